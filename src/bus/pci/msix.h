@@ -1,0 +1,71 @@
+// MSI-X table and pending bits of one PCI function (PCI 3.0 §6.8.2). Owned by PciDevice.
+//
+// Threads: the guest writes the table from vCPU threads, the device calls notify() from any thread;
+// one mutex. The InterruptSink is called with it held, so that no message leaves after the guest
+// has masked its vector and read that back.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "base/result.h"
+#include "base/strong.h"
+#include "irq/interrupt_sink.h"
+
+namespace trapeze {
+
+struct MsixEntry {
+  MsiMessage message;
+  bool masked = true;
+  bool pending = false;
+  bool operator==(const MsixEntry&) const = default;
+};
+
+struct MsixState {
+  bool enabled = false;
+  bool function_masked = false;
+  std::vector<MsixEntry> vectors;
+  bool operator==(const MsixState&) const = default;
+};
+
+class Msix {
+ public:
+  static constexpr uint16_t kMaxVectors = 2048;
+  static constexpr uint64_t kEntryBytes = 16;
+
+  explicit Msix(uint16_t vectors);
+
+  uint16_t vectors() const { return static_cast<uint16_t>(state_.vectors.size()); }
+  uint64_t table_bytes() const { return state_.vectors.size() * kEntryBytes; }
+  uint64_t pending_bytes() const { return (state_.vectors.size() + 63) / 64 * 8; }
+
+  // Until this is called, notify() leaves the vector pending.
+  void connect(InterruptSink& sink);
+  // Sends the vector's message, or marks it pending while it is masked. Dropped when MSI-X is not
+  // enabled or there is no such vector.
+  void notify(uint16_t vector);
+  bool is_enabled() const;
+
+  // Message Control, bits 15 (enable) and 14 (function mask).
+  void set_control(bool enabled, bool function_masked);
+  // The table and the pending bits, as the BAR shows them.
+  uint64_t table_read(uint64_t offset, Width width) const;
+  void table_write(uint64_t offset, Width width, uint64_t value);
+  uint64_t pending_read(uint64_t offset, Width width) const;
+
+  MsixState save() const;
+  // Fails when the number of vectors differs. Sends nothing.
+  Result<void> restore(const MsixState& state);
+
+ private:
+  uint32_t dword(uint64_t index) const;
+  void set_dword(uint64_t index, uint32_t value);
+  void send_if_ready(MsixEntry& entry);
+
+  mutable std::mutex mutex_;
+  InterruptSink* sink_ = nullptr;
+  MsixState state_;
+};
+
+}  // namespace trapeze
