@@ -85,7 +85,8 @@ class PciDevice {
     std::optional<Gpa> placed;  // where the bus has it; guarded by PciRoot
   };
 
-  void connect(InterruptSink& sink, IntxPin pin);
+  void connect(InterruptSink& sink, IntxPin pin, Gsi gsi);
+  void disconnect();
   uint32_t config_read(unsigned offset, Width width);
   // True when BARs may have to move.
   bool config_write(unsigned offset, Width width, uint32_t value);

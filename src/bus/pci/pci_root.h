@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 
+#include "arch/x86/layout.h"
 #include "base/result.h"
 #include "bus/board_bus.h"
 #include "bus/pci/pci_device.h"
@@ -20,6 +21,8 @@ namespace trapeze {
 struct PciRootConfig {
   GpaRange window32;  // layout::kPciMmio32
   GpaRange window64;  // layout::pci_mmio64(ram)
+  // Port 0xcf9 lies inside the address register: byte accesses to it go here, at offset 0.
+  IoDevice* reset_port = nullptr;
 };
 
 struct PciRootState {
@@ -48,7 +51,7 @@ class PciRoot {
   PciRootState save() const;
   void restore(const PciRootState& state);
 
-  // Configuration access to bus 0, for tests and tools. All ones where nothing is.
+  // Configuration access to bus 0, up to a dword. All ones where nothing is.
   uint32_t config_read(unsigned slot, unsigned offset, Width width);
   void config_write(unsigned slot, unsigned offset, Width width, uint32_t value);
 
@@ -66,7 +69,7 @@ class PciRoot {
 
   PciRoot(const PciRootConfig& config, BoardBus& bus, InterruptSink& sink);
   Result<void> assign_bars(PciDevice& device);
-  Result<uint64_t> allocate(const PciDevice& device, PciBarKind kind, uint64_t size_bytes);
+  Result<uint64_t> allocate(const PciDevice& device, const PciBarConfig& bar);
   bool may_decode(const GpaRange& range) const;
 
   const PciRootConfig config_;
