@@ -1,0 +1,44 @@
+// TestMachine: one Cpu with memory and nothing around it, for tests of instructions.
+//
+// Memory: 16 MiB of RAM from 0. Long64 has paging on, identity-mapped for the low 1 GiB with user
+// pages, all writable; Protected32 and Real16 have paging off. The GDT is at 0x500 (0x08 code64,
+// 0x10 data, 0x18 code32, 0x20 code16, 0x28 data16; 0x33/0x2b user code64/data).
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "accel/soft/core/cpu.h"
+#include "accel/soft/run.h"
+#include "memory/guest_memory.h"
+
+namespace trapeze::soft {
+
+enum class TestMode : uint8_t { Long64, Protected32, Real16 };
+
+class TestMachine {
+ public:
+  static constexpr uint64_t kCode = 0x10000;   // where code() puts the program
+  static constexpr uint64_t kData = 0x200000;  // free for the test
+  static constexpr uint64_t kStackTop = 0x8000;
+
+  explicit TestMachine(TestMode mode = TestMode::Long64, const char* cpu_model = nullptr);
+  ~TestMachine();
+
+  Cpu& cpu();
+  GuestMemory& memory();
+  // Puts the bytes, then HLT, at kCode and points rip there.
+  void code(std::span<const uint8_t> bytes);
+  void code(std::initializer_list<uint8_t> bytes) { code(std::span(bytes.begin(), bytes.size())); }
+  // Runs to HLT, the first exception (left in cpu().fault, rip at the instruction) or the limit.
+  RunResult run(uint64_t max_instructions = 100'000);
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace trapeze::soft
