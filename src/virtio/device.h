@@ -1,0 +1,86 @@
+// VirtioDevice: what a virtio device implements, and nothing about how the guest reaches it.
+//
+// Threads. A device belongs to one EventLoop. activate(), on_kick() and reset() are called on that
+// loop's thread, one at a time; whatever else the device does (a back end's fd became ready, a
+// timer) runs on the same loop, so its data path needs no lock. The transport turns the driver's
+// kick, made on a vCPU's thread, into an eventfd that the loop waits for: with ioeventfd or in the
+// software engine it is the same fd.
+// Only read_config() and write_config() come from vCPU threads, several at once: what they touch,
+// the device guards itself, and it must not wait for its loop there.
+//
+//   inactive --activate()--> active --reset()--> inactive
+//
+// Between activate() and reset() the ActiveState exists; outside there is no memory, no queue and
+// no interrupt to use by mistake.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "memory/guest_memory.h"
+#include "virtio/features.h"
+#include "virtio/queue/virt_queue.h"
+
+namespace trapeze {
+
+// What the device tells the driver. Implemented by the transport; any thread.
+class DeviceInterrupt {
+ public:
+  virtual ~DeviceInterrupt() = default;
+  virtual void queue_used(uint16_t queue) = 0;  // unconditional: see ActiveState::notify_used
+  virtual void config_changed() = 0;
+  // Something is wrong that only a reset mends (virtio 1.2 §2.1.2). Queues that break report it
+  // themselves.
+  virtual void needs_reset() = 0;
+};
+
+struct ActiveState {
+  GuestMemory& memory;
+  DeviceInterrupt& interrupt;
+  uint64_t features = 0;  // negotiated
+  // By queue number; empty where the driver did not enable the queue.
+  std::vector<std::optional<VirtQueue>> queues;
+
+  bool has_feature(uint64_t feature) const { return (features & feature) != 0; }
+  // Null when the driver did not enable it, or there is none of that number.
+  VirtQueue* queue(size_t index) {
+    return index < queues.size() && queues[index] ? &*queues[index] : nullptr;
+  }
+  // After a batch of push_used: the interrupt, if the driver wants it.
+  void notify_used(uint16_t index) {
+    VirtQueue* used = queue(index);
+    if (used != nullptr && used->needs_interrupt()) interrupt.queue_used(index);
+  }
+};
+
+class VirtioDevice {
+ public:
+  virtual ~VirtioDevice() = default;
+
+  // Constant for the life of the device. Any thread.
+  virtual VirtioType type() const = 0;
+  virtual uint64_t offered_features() const = 0;  // of this device type only
+  // The number of queues, and the largest size of each (a power of two).
+  virtual std::span<const uint16_t> queue_max_sizes() const = 0;
+  virtual uint32_t config_bytes() const = 0;
+
+  // Any vCPU thread. [offset, offset + size) lies within config_bytes(). A write that the device
+  // does not allow changes nothing.
+  virtual void read_config(uint32_t offset, std::span<std::byte> to) = 0;
+  virtual void write_config(uint32_t /*offset*/, std::span<const std::byte> /*from*/) {}
+
+  // Loop thread. `state` stays valid, at its place, until reset() returns.
+  virtual void activate(ActiveState& state) = 0;
+  // Loop thread, while active. The driver says that `queue` has buffers (or, for queues that the
+  // device fills, room); may be spurious. True when the device stopped early, to let others work,
+  // and wants to be called again.
+  [[nodiscard]] virtual bool on_kick(uint16_t queue) = 0;
+  // Loop thread. Lets go of `state` and of every chain, forgets what the driver set up. No call
+  // into the driver's memory after it.
+  virtual void reset() = 0;
+};
+
+}  // namespace trapeze

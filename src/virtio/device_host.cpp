@@ -1,0 +1,109 @@
+#include "virtio/device_host.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace trapeze {
+
+DeviceHost::DeviceHost(VirtioDevice& device, GuestMemory& memory, EventLoop& loop,
+                       DeviceInterrupt& interrupt, std::vector<Fd> doorbells)
+    : device_(device),
+      memory_(memory),
+      loop_(loop),
+      interrupt_(interrupt),
+      doorbells_(std::move(doorbells)) {}
+
+Result<std::unique_ptr<DeviceHost>> DeviceHost::create(VirtioDevice& device, GuestMemory& memory,
+                                                       EventLoop& loop,
+                                                       DeviceInterrupt& interrupt) {
+  std::vector<Fd> doorbells;
+  for (size_t i = 0; i < device.queue_max_sizes().size(); ++i) {
+    Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!doorbell.is_open()) return fail_errno("cannot create the doorbell of virtqueue {}", i);
+    doorbells.push_back(std::move(doorbell));
+  }
+  return std::unique_ptr<DeviceHost>(
+      new DeviceHost(device, memory, loop, interrupt, std::move(doorbells)));
+}
+
+DeviceHost::~DeviceHost() { reset(); }
+
+void DeviceHost::kick(uint16_t queue) {
+  if (queue >= doorbells_.size()) return;
+  const uint64_t one = 1;
+  // Fails only when the counter is full, and then the loop is about to look anyway.
+  [[maybe_unused]] const auto written = ::write(doorbells_[queue].get(), &one, sizeof(one));
+}
+
+void DeviceHost::activate(uint64_t features, std::vector<std::optional<QueueConfig>> queues) {
+  const QueueFeatures queue_features{.event_idx = (features & kFeatureEventIdx) != 0,
+                                     .indirect = (features & kFeatureIndirectDesc) != 0};
+  std::vector<std::optional<QueueState>> states(queues.size());
+  for (size_t i = 0; i < queues.size(); ++i) {
+    if (!queues[i]) continue;
+    states[i].emplace();
+    states[i]->config = *queues[i];
+    states[i]->features = queue_features;
+  }
+  loop_.post([this, features, states = std::move(states)] { start(features, states); });
+}
+
+void DeviceHost::restore(uint64_t features, std::vector<std::optional<QueueState>> queues) {
+  loop_.call([&] { start(features, queues); });
+  // Kicks that were under way when the state was saved are lost.
+  for (uint16_t i = 0; i < queue_count(); ++i) kick(i);
+}
+
+void DeviceHost::reset() {
+  loop_.call([this] { stop(); });
+}
+
+std::vector<std::optional<QueueState>> DeviceHost::save_queues() {
+  std::vector<std::optional<QueueState>> states;
+  loop_.call([&] {
+    if (!active_) return;
+    for (const auto& queue : active_->queues) {
+      states.push_back(queue ? std::optional(queue->save()) : std::nullopt);
+    }
+  });
+  return states;
+}
+
+void DeviceHost::start(uint64_t features, std::vector<std::optional<QueueState>> queues) {
+  stop();
+  active_ = std::make_unique<ActiveState>(ActiveState{memory_, interrupt_, features, {}});
+  queues.resize(doorbells_.size());
+  const auto max_sizes = device_.queue_max_sizes();
+  bool is_broken = false;
+  for (uint16_t i = 0; i < queues.size(); ++i) {
+    auto& queue = active_->queues.emplace_back();
+    if (!queues[i]) continue;
+    queue.emplace(memory_, [this](QueueFault) { interrupt_.needs_reset(); });
+    if (queues[i]->config.size > max_sizes[i]) queues[i]->config.size = 0;
+    is_broken |= queue->restore(*queues[i]) != QueueFault::None;
+    const auto watched =
+        loop_.watch(doorbells_[i].get(), EPOLLIN, [this, i](uint32_t) { on_doorbell(i); });
+    is_broken |= !watched.has_value();
+  }
+  if (is_broken) interrupt_.needs_reset();
+  device_.activate(*active_);
+}
+
+void DeviceHost::stop() {
+  if (!active_) return;
+  for (const Fd& doorbell : doorbells_) loop_.unwatch(doorbell.get());
+  device_.reset();
+  active_.reset();
+}
+
+void DeviceHost::on_doorbell(uint16_t index) {
+  uint64_t kicks = 0;
+  [[maybe_unused]] const auto got = ::read(doorbells_[index].get(), &kicks, sizeof(kicks));
+  const VirtQueue* queue = active_->queue(index);
+  if (queue == nullptr || queue->is_broken()) return;
+  if (device_.on_kick(index)) kick(index);
+}
+
+}  // namespace trapeze
