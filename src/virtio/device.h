@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -41,6 +42,8 @@ struct ActiveState {
   GuestMemory& memory;
   DeviceInterrupt& interrupt;
   uint64_t features = 0;  // negotiated
+  // Has on_kick(queue) called again, after other work of the loop.
+  std::function<void(uint16_t queue)> kick_again;
   // By queue number; empty where the driver did not enable the queue.
   std::vector<std::optional<VirtQueue>> queues;
 

@@ -73,7 +73,8 @@ std::vector<std::optional<QueueState>> DeviceHost::save_queues() {
 
 void DeviceHost::start(uint64_t features, std::vector<std::optional<QueueState>> queues) {
   stop();
-  active_ = std::make_unique<ActiveState>(ActiveState{memory_, interrupt_, features, {}});
+  active_ = std::make_unique<ActiveState>(
+      ActiveState{memory_, interrupt_, features, [this](uint16_t queue) { kick(queue); }, {}});
   queues.resize(doorbells_.size());
   const auto max_sizes = device_.queue_max_sizes();
   bool is_broken = false;

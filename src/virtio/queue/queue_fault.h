@@ -21,6 +21,7 @@ enum class QueueFault : uint8_t {
   WritableFirst,       // a device-readable descriptor after a writable one (§2.7.4.2)
   IndirectNotAllowed,  // not negotiated, nested, or together with NEXT (§2.7.5.3.1)
   BadIndirectTable,    // empty, not a multiple of 16 bytes, too large, or not RAM
+  WrongDirection,      // no device-writable bytes in a queue that the device fills
 };
 
 constexpr std::string_view to_string(QueueFault fault) {
@@ -51,6 +52,8 @@ constexpr std::string_view to_string(QueueFault fault) {
       return "indirect descriptor where none is allowed";
     case QueueFault::BadIndirectTable:
       return "bad indirect descriptor table";
+    case QueueFault::WrongDirection:
+      return "buffer that the device cannot fill";
   }
   return "unknown fault";
 }

@@ -1,0 +1,26 @@
+// The PCI face of a virtio device: identity, BAR and capabilities. Private to virtio/transport.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/strong.h"
+#include "bus/pci/config_space.h"
+#include "virtio/device.h"
+
+namespace trapeze::virtio_pci {
+
+PciDeviceConfig make_config(std::string name, const VirtioDevice& device);
+
+// What an access to pci_cfg_data means (§4.1.4.9), by the copy of its capability that the guest has
+// filled in; nothing when that makes no sense.
+struct WindowTarget {
+  uint64_t offset = 0;  // in kBar
+  Width width = Width::Byte;
+};
+std::optional<WindowTarget> decode_window(std::span<const uint8_t> capability, unsigned offset,
+                                          Width width);
+
+}  // namespace trapeze::virtio_pci
