@@ -73,6 +73,7 @@ class Rtc final : public ByteDevice, public TimedDevice {
   RtcState state_;  // guarded by mutex_, like all below
   int64_t seen_second_ = 0;
   uint64_t seen_ticks_ = 0;
+  bool irq_level_ = false;
   std::optional<uint64_t> deadline_ns_;
 };
 

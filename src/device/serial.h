@@ -83,6 +83,7 @@ class Serial final : public ByteDevice {
   RoomListener* room_listener_ = nullptr;
   mutable std::mutex mutex_;
   SerialState state_;             // guarded by mutex_
+  bool irq_level_ = false;        // guarded by mutex_
   bool receive_refused_ = false;  // guarded by mutex_
 };
 

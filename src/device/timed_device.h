@@ -10,7 +10,8 @@ namespace trapeze {
 class TimerHost {
  public:
   virtual ~TimerHost() = default;
-  // Some next_deadline_ns() changed. Any thread, with the device's lock held: only wake somebody.
+  // Some next_deadline_ns() changed. Any thread, with the device's lock held: it may only wake
+  // somebody, and take no lock that is held around a call of next_deadline_ns() or run_timers().
   virtual void deadline_changed() = 0;
 };
 
