@@ -1,8 +1,13 @@
 // CpuModel: what a virtual CPU says of itself by CPUID, and so which instructions it has.
-// The software engine takes it as it is; KVM filters it by what the host supports.
+//
+// The software engine takes it as it is. KVM filters the features by what the host supports, and
+// must take family, model, stepping and IA32_ARCH_CAPABILITIES from the host: the ones told here
+// say "does not speculate", which holds for an interpreter and not for a real core.
+// Immutable once created; any thread.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -93,6 +98,20 @@ enum class Feature : uint8_t {
   kCount,
 };
 
+inline constexpr unsigned kFeatureCount = static_cast<unsigned>(Feature::kCount);
+
+// Where CPUID shows a feature.
+enum class CpuidRegister : uint8_t { Eax, Ebx, Ecx, Edx };
+struct FeatureInfo {
+  Feature feature;
+  uint32_t leaf;  // subleaf 0
+  CpuidRegister reg;
+  uint8_t bit;
+  std::string_view name;  // as /proc/cpuinfo shows it, where it does
+};
+// Indexed by Feature.
+std::span<const FeatureInfo> feature_table();
+
 struct CpuidResult {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   bool operator==(const CpuidResult&) const = default;
@@ -116,9 +135,20 @@ class CpuModel {
   std::string_view name() const { return name_; }
   unsigned phys_bits() const { return phys_bits_; }
   unsigned linear_bits() const { return 48; }
+  // IA32_ARCH_CAPABILITIES, when the feature is there.
+  uint64_t arch_capabilities() const;
 
  private:
   CpuModel() = default;
+  void add(Feature feature) {
+    features_[static_cast<unsigned>(feature) / 64] |= uint64_t{1}
+                                                      << (static_cast<unsigned>(feature) % 64);
+  }
+  uint32_t feature_bits(uint32_t leaf, CpuidRegister reg) const;
+  CpuidResult basic_leaf(uint32_t leaf, uint32_t subleaf, VcpuId vcpu) const;
+  CpuidResult cache_leaf(uint32_t subleaf) const;
+  CpuidResult topology_leaf(uint32_t subleaf, VcpuId vcpu) const;
+  CpuidResult extended_leaf(uint32_t leaf) const;
   std::string name_;
   uint64_t features_[2] = {};
   unsigned phys_bits_ = 46;
