@@ -17,6 +17,7 @@ void handler(Cpu& cpu, const Insn* insn) {
     ++insn;
     return insn->run(cpu, insn);
   }
+  if (step == Step::Branch) return;  // rip is set already; known at compile time for branches
   leave_block(cpu, insn, step);
 }
 

@@ -1,0 +1,15 @@
+// bind_integer: asks each class of integer instructions for a handler.
+#include "accel/soft/exec/operand.h"
+
+namespace trapeze::soft::exec {
+
+Handler bind_integer(Decoded& decoded) {
+  // The most frequent classes first.
+  constexpr Handler (*kClasses[])(Decoded&) = {bind_mov, bind_alu, bind_branch, bind_condition};
+  for (const auto bind : kClasses) {
+    if (const Handler found = bind(decoded)) return found;
+  }
+  return nullptr;
+}
+
+}  // namespace trapeze::soft::exec
