@@ -75,6 +75,8 @@ class IrqChips final : public InterruptSink {
   void write_port(Port port, uint8_t value);
   void after_pit(uint64_t now_ns);
   void after_pic();
+  void drive_pit_line(bool asserted);
+  void drive_pic_output(bool asserted);
 
   const Clock& clock_;
   IrqChipsHost& host_;

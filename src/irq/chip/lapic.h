@@ -44,6 +44,9 @@ struct LapicConfig {
   unsigned phys_bits = 46;  // for the reserved bits of IA32_APIC_BASE
   bool has_x2apic = true;   // as CPUID says
   bool has_tsc_deadline = true;
+  // There is no firmware: at power-on the BSP has LINT0 as ExtINT, unmasked, the virtual wire mode
+  // in which firmware hands a PC over (MultiProcessor Specification 3.6.2.2).
+  bool virtual_wire = true;
 };
 
 inline constexpr uint64_t kApicBaseBsp = 1U << 8;
@@ -60,7 +63,7 @@ struct LapicState {
   uint64_t tsc_deadline = 0;    // guest TSC, 0: not armed
   uint32_t errors = 0;          // collected since the last ESR write
   bool error_irq_armed = true;  // an ESR write re-arms the LVT error interrupt
-  bool nmi_pending = false;
+  uint8_t nmis_pending = 0;     // 0..2
   bool init_pending = false;
   std::optional<uint8_t> sipi_pending;
   bool extint_pending = false;  // an ExtINT message, not the LINT0 wire
@@ -114,7 +117,11 @@ class Lapic {
 
   // --- Own vCPU thread: interrupts ---
   // Order of a CPU: INIT, then NMI, then (IF = 1) ExtINT, then pending_vector().
+  // An NMI to deliver now: call it only while NMIs are not blocked. Two can wait (one to be
+  // delivered, one behind it), as in a CPU. nmi_unblocked(), at the IRET that ends the blocking:
+  // NMIs that came meanwhile collapse into one (SDM 3A 6.7.1).
   bool take_nmi();
+  void nmi_unblocked();
   bool take_init();  // the vCPU then calls init_reset() and waits for SIPI
   // A SIPI that comes while the vCPU is not waiting for one is lost: take it and drop it.
   std::optional<uint8_t> take_sipi();
@@ -138,12 +145,13 @@ class Lapic {
   // Bits of attention_. The SIPI vector shares the word, so that an INIT and the SIPIs around it
   // are ordered by one compare-exchange.
   static constexpr uint32_t kIrrBit = 1U << 0;  // IRR may be non-zero
-  static constexpr uint32_t kNmiBit = 1U << 1;
   static constexpr uint32_t kInitBit = 1U << 2;
   static constexpr uint32_t kSipiBit = 1U << 3;
   static constexpr uint32_t kExtIntBit = 1U << 4;
   static constexpr uint32_t kLint0Bit = 1U << 5;  // LINT0 is high and would interrupt
   static constexpr unsigned kSipiVectorShift = 8;
+  static constexpr uint32_t kOneNmi = 1U << 16;  // a count of 0..2
+  static constexpr uint32_t kNmiCount = 3U << 16;
 
   uint64_t apic_base_bits() const { return apic_base_.load(std::memory_order_relaxed); }
   bool is_x2apic() const;
@@ -155,24 +163,33 @@ class Lapic {
   // lapic.cpp
   void accept_fixed(uint8_t vector, bool level_triggered);
   void raise_attention(uint32_t bits);
+  void queue_nmi();
+  void queue_init();
+  void queue_sipi(uint8_t vector);
   void deliver_lvt(uint32_t lvt);
   void record_error(uint32_t esr_bit);
   void end_of_interrupt();
   void update_ppr();
-  int highest_irr() const;
+  int highest(uint32_t first_offset) const;
+  bool is_extint_wire_active() const;
   void refresh_lint0();
   void wake_if_deliverable();
   void clear_registers();
+  void set_mode_registers();
+  void run_timer(uint64_t now_ns);
+  void announce_timer(uint64_t now_ns);
   // lapic_registers.cpp
-  uint32_t read_register(uint32_t offset) const;
+  uint32_t read_register(uint32_t offset);
   void write_register(uint32_t offset, uint32_t value);
+  void write_timer(uint32_t offset, uint32_t value);
   void write_lvt(uint32_t offset, uint32_t value);
   void write_spurious(uint32_t value);
   void write_esr();
+  void write_self_ipi(uint8_t vector);
   void send_ipi(uint32_t icr_low, uint32_t destination, bool wide);
   uint32_t lvt_writable(uint32_t offset) const;
-  void set_mode_ids();
-  void announce_timer();
+  uint32_t x2apic_writable(uint32_t offset) const;
+  void restore_registers(const LapicState& state);
 
   const LapicConfig config_;
   const Clock& clock_;
@@ -187,6 +204,7 @@ class Lapic {
 
   // Own thread only.
   ApicTimer timer_;
+  std::optional<uint64_t> announced_deadline_;
   uint64_t tsc_deadline_ = 0;
 };
 
