@@ -1,0 +1,96 @@
+#include "arch/x86/boot/placement.h"
+
+#include <algorithm>
+
+#include "arch/x86/layout.h"
+#include "base/units.h"
+
+namespace trapeze::boot {
+
+Placement::Placement(const GuestMemory& memory, std::string_view kernel_name)
+    : memory_(memory), kernel_name_(kernel_name) {
+  claims_.push_back({{layout::kEbda, MiB - layout::kEbda.raw()}, "the BIOS area and ACPI tables"});
+}
+
+const Placement::Claim* Placement::overlapping(const GpaRange& range) const {
+  const auto found = std::find_if(claims_.begin(), claims_.end(),
+                                  [&](const Claim& claim) { return claim.range.overlaps(range); });
+  return found == claims_.end() ? nullptr : &*found;
+}
+
+Result<void> Placement::claim(GpaRange range, std::string_view what) {
+  if (range.size == 0) return {};
+  const uint64_t start = range.start.raw();
+  const uint64_t end = range.end().raw();
+  if (memory_.host(range.start, range.size) == nullptr) {
+    const uint64_t ram_mib = memory_.size_bytes() / MiB;
+    if (start < layout::kLowRamEnd && end <= layout::kLowRamEnd) {
+      return fail(
+          "{}: {} goes to {:#x}..{:#x}, but the virtual machine has only {} MiB of memory: "
+          "give it more than {} MiB",
+          kernel_name_, what, start, end, ram_mib, align_up(end, MiB) / MiB);
+    }
+    return fail("{}: {} goes to {:#x}..{:#x}, where this machine has no RAM (it has {} MiB)",
+                kernel_name_, what, start, end, ram_mib);
+  }
+  if (const Claim* other = overlapping(range)) {
+    return fail("{}: {} at {:#x}..{:#x} overlaps {} at {:#x}..{:#x}", kernel_name_, what, start,
+                end, other->what, other->range.start.raw(), other->range.end().raw());
+  }
+  claims_.push_back({range, std::string(what)});
+  return {};
+}
+
+Result<void> Placement::claim_segments(const ElfImage& elf) {
+  for (size_t i = 0; i < elf.segments.size(); ++i) {
+    TRY(claim(elf.segments[i].memory, fmt::format("ELF segment {}", i)));
+  }
+  return {};
+}
+
+std::optional<Gpa> Placement::find_highest(uint64_t limit, uint64_t size) const {
+  uint64_t top = std::min({limit, layout::kLowRamEnd, memory_.end().raw()});
+  // Every round ends below the claim that was in the way: at most one round a claim.
+  while (top >= size) {
+    const Gpa start{align_down(top - size, kPageSize)};
+    const Claim* obstacle = overlapping({start, size});
+    if (obstacle == nullptr) {
+      return memory_.host(start, size) != nullptr ? std::optional(start) : std::nullopt;
+    }
+    top = obstacle->range.start.raw();
+  }
+  return std::nullopt;
+}
+
+std::optional<Gpa> Placement::find_lowest(Gpa from, uint64_t size) const {
+  const uint64_t end = std::min(layout::kLowRamEnd, memory_.end().raw());
+  uint64_t start = align_up(from.raw(), kPageSize);
+  while (start <= end && size <= end - start) {
+    const Claim* obstacle = overlapping({Gpa{start}, size});
+    if (obstacle == nullptr) {
+      return memory_.host(Gpa{start}, size) != nullptr ? std::optional(Gpa{start}) : std::nullopt;
+    }
+    start = align_up(obstacle->range.end().raw(), kPageSize);
+  }
+  return std::nullopt;
+}
+
+void load_segments(const ElfImage& elf, std::span<const std::byte> file, bool ram_is_zero,
+                   GuestMemory& memory) {
+  for (const ElfSegment& segment : elf.segments) {
+    const bool in_ram =
+        memory.write(segment.memory.start, file.subspan(segment.file.offset, segment.file.size));
+    CHECK(in_ram);
+  }
+  if (!ram_is_zero) clear_bss(elf, memory);
+}
+
+void clear_bss(const ElfImage& elf, GuestMemory& memory) {
+  for (const ElfSegment& segment : elf.segments) {
+    const bool in_ram = memory.fill(segment.memory.start + segment.file.size, std::byte{0},
+                                    segment.memory.size - segment.file.size);
+    CHECK(in_ram);
+  }
+}
+
+}  // namespace trapeze::boot
