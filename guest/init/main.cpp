@@ -1,0 +1,61 @@
+// init: PID 1 of the guest kit. Sets the system up, takes one order over virtio-console ports
+// (agent/protocol.h), and powers off. Without such a device it gives a shell on the console.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+
+#include "init/ports.h"
+#include "init/session.h"
+#include "init/system.h"
+
+namespace trapeze::guest {
+namespace {
+
+// The kit booted by hand, on a machine without an agent port.
+void run_console_shell() {
+  const pid_t shell = ::fork();
+  if (shell == 0) {
+    ::setenv("HOME", "/root", 1);
+    ::setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
+    if (::chdir("/root") != 0) complain("/root", errno);
+    // cttyhack finds the real device behind /dev/console and makes it the controlling terminal.
+    ::execlp("setsid", "setsid", "cttyhack", "sh", "-l", nullptr);
+    complain("cannot start a shell", errno);
+    ::_exit(127);
+  }
+  for (;;) {
+    const pid_t ended = ::wait(nullptr);
+    if (ended == shell || (ended < 0 && errno != EINTR)) return;
+  }
+}
+
+void serve_agent() {
+  const int uevents = open_uevents();
+  load_boot_modules();
+  set_up_network();
+  if (!has_console_device()) {
+    if (uevents >= 0) ::close(uevents);
+    return run_console_shell();
+  }
+  Ports ports;
+  if (uevents < 0 || !open_ports(uevents, ports)) return;
+  ::close(uevents);
+  Session session;
+  session.run(ports);
+}
+
+}  // namespace
+}  // namespace trapeze::guest
+
+int main() {
+  if (::getpid() != 1) {
+    std::fputs("init: runs as process 1 of a Trapeze guest only\n", stderr);
+    return 1;
+  }
+  trapeze::guest::mount_file_systems();
+  trapeze::guest::serve_agent();
+  trapeze::guest::power_off();
+}

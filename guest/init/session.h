@@ -1,0 +1,52 @@
+// Session: one command, from the host's Exec order to its PowerOff. Single-threaded; sleeps in
+// poll() whenever nothing can be done.
+//
+// State     leaves on                                    to
+// Waiting   Exec order, command started / failed         Running / Reported
+// Running   the command ended (SIGCHLD)                  Draining
+// Draining  stdout and stderr at their ends, all sent    Reported
+// Reported  PowerOff order                               Over
+// any       control port closed or senseless             Over
+#pragma once
+
+#include "agent/protocol.h"
+#include "init/command.h"
+#include "init/ports.h"
+#include "init/stream.h"
+
+namespace trapeze::guest {
+
+class Session {
+ public:
+  void run(const Ports& ports);  // once
+
+ private:
+  enum class State : uint8_t { Waiting, Running, Draining, Reported, Over };
+
+  void wait();
+  void handle_signals();
+  void reap();
+  void command_ended(int wait_status);
+  void handle_control();
+  void handle_frame(const agent::FrameHeader& header, std::span<const std::byte> payload);
+  void start(std::span<const std::byte> payload);
+  void set_window_size(const agent::WindowSize& size);
+  void pump_streams();
+  void close_stdin();
+  void report_when_drained();
+  void send(agent::FrameType type, const void* payload, size_t payload_bytes);
+
+  State state_ = State::Waiting;
+  Ports ports_;
+  int signals_ = -1;
+  Command command_;
+  Stream stdin_;
+  Stream stdout_;
+  Stream stderr_;
+  agent::Exited exited_;
+  bool power_off_asked_ = false;  // by somebody in the guest, e.g. busybox poweroff
+  size_t received_ = 0;           // of the control frame being read
+  std::byte* frame_ = nullptr;    // that frame, in a buffer that holds the largest one
+};
+
+}  // namespace trapeze::guest
