@@ -1,4 +1,4 @@
-// SSE moves: MOV*, non-temporal stores (the hint is dropped), masks, insert and extract.
+// SSE moves: MOV*, non-temporal ones (the hint is dropped), masks, insert and extract.
 
 #include "accel/soft/exec/vector_classes.h"
 #include "accel/soft/exec/vector_operands.h"
@@ -64,10 +64,6 @@ Step to_gpr(Cpu& cpu, const Insn& insn) {
     return sse_unusable(cpu);
   set_reg<UInt>(cpu, insn.dst, xmm_low<UInt>(cpu, insn.src));
   return Step::Next;
-}
-template <typename UInt>
-Step store_gpr_nontemporal(Cpu& cpu, const Insn& insn) {
-  return store<UInt>(cpu, insn, reg<UInt>(cpu, insn.src)) ? Step::Next : Step::Fault;
 }
 
 // Sign masks zero the whole general register.
@@ -222,9 +218,6 @@ Handler bind_masks_and_elements(Decoded& decoded) {
 
 Handler bind_sse_move(Decoded& decoded) {
   const auto mnemonic = static_cast<unsigned>(decoded.zy.mnemonic);
-  if (mnemonic == ZYDIS_MNEMONIC_MOVNTI)
-    return decoded.size(1) == 8 ? &handler<store_gpr_nontemporal<uint64_t>>
-                                : &handler<store_gpr_nontemporal<uint32_t>>;
   // The string instruction MOVSD and the MMX forms are not ours.
   if (!is_xmm(decoded, 0) && !is_xmm(decoded, 1)) return nullptr;
   if (is_mmx(decoded, 0) || is_mmx(decoded, 1)) return nullptr;
