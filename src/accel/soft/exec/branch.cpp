@@ -128,7 +128,7 @@ struct Ret {
       if (!Mem::peek(cpu, popped)) return Step::Fault;
       uint64_t target = popped;
       if (!Near::target_ok(cpu, insn, target)) return Step::Fault;
-      add_to_sp(cpu, sizeof(T) + static_cast<uint16_t>(insn.imm64));
+      Mem::drop(cpu, sizeof(T) + static_cast<uint16_t>(insn.imm64));
       cpu.rip = target;
       return Step::Branch;
     }

@@ -75,6 +75,7 @@ struct FastMem {
   [[gnu::always_inline]] static bool peek(Cpu& cpu, T& value) {
     return read<T>(cpu, cpu.gpr[kRsp], value);
   }
+  static void drop(Cpu& cpu, uint64_t bytes) { cpu.gpr[kRsp] += bytes; }
   static Step done(const Cpu&) { return Step::Next; }
 };
 
@@ -99,6 +100,7 @@ struct AnyMem {
   static bool peek(Cpu& cpu, T& value) {
     return soft::peek<T>(cpu, value);
   }
+  static void drop(Cpu& cpu, uint64_t bytes) { add_to_sp(cpu, bytes); }
   // How an instruction ends that has written to memory. A write to a page that holds code comes
   // through here, as such pages are never in the TLB for writing; the rest of this block may be
   // what was written, and x86 executes the new bytes at once (SDM 3A 11.6).
