@@ -79,13 +79,11 @@ class TestBus {
   }
 
   TestInterrupts interrupts;
+  std::unique_ptr<VirtioPci> transport;
 
  private:
   BoardBus bus_;
-  std::unique_ptr<PciRoot> root_;
-
- public:
-  std::unique_ptr<VirtioPci> transport;  // destroyed first
+  std::unique_ptr<PciRoot> root_;  // destroyed before the device on it
 };
 
 }  // namespace trapeze
