@@ -27,6 +27,14 @@ class LocalIo {
   virtual bool pio_write(Port port, Width width, uint32_t value) = 0;
 };
 
+// Drops decoded code that a CodeMap says is stale, also in the middle of the running block: what
+// follows the current instruction is looked up again.
+class CodeOwner {
+ public:
+  virtual ~CodeOwner() = default;
+  virtual void drop_stale_code(Cpu& cpu) = 0;
+};
+
 struct CpuEnv {
   VcpuId id;
   GuestMemory* memory = nullptr;
@@ -36,6 +44,7 @@ struct CpuEnv {
   const CpuModel* model = nullptr;  // what CPUID tells, and so which instructions there are
   const Clock* clock = nullptr;
   CodeMap* code_map = nullptr;
+  CodeOwner* code_owner = nullptr;
   uint64_t tsc_zero_ns = 0;  // CLOCK_MONOTONIC at which the guest TSC is 0
 };
 

@@ -22,7 +22,7 @@ enum InsnFlag : uint8_t {
   kRepne = 1U << 2,        // F2 as a repeat prefix
   kSlowAddress = 1U << 3,  // the address needs more than base + index * scale + disp: FS, GS, 32-
                            // or 16-bit addresses, or any segment outside 64-bit mode
-  kAddress32 = 1U << 4,  // address size; neither bit: 64
+  kAddress32 = 1U << 4,    // address size; neither bit: 64
   kAddress16 = 1U << 5,
   kNotCode64 = 1U << 6,  // 16- or 32-bit code: stack and branch width, segment checks
 };

@@ -77,7 +77,9 @@ bool slow_write(Cpu& cpu, uint64_t linear, const void* from, unsigned size, uint
 bool probe_write(Cpu& cpu, uint64_t linear, unsigned size, uint8_t seg);
 // Host address of a writable range within one page of RAM, after dropping code that it held;
 // nullptr with a fault pending, or without (MMIO, page crossing: use slow_read and slow_write).
+// After the store, wrote_slowly() must follow: the page may hold decoded code.
 void* slow_writable(Cpu& cpu, uint64_t linear, unsigned size, uint8_t seg);
+void wrote_slowly(Cpu& cpu, const void* host, unsigned size);
 
 // One host access of the natural width: atomic when aligned, as x86 promises.
 template <typename T>
@@ -136,7 +138,7 @@ inline bool store(Cpu& cpu, const Insn& insn, T value) {
   return write_linear<T>(cpu, linear, value, insn.seg);
 }
 
-bool slow_modify_lock(Cpu& cpu);  // takes the VM-wide lock for what no host instruction can do
+void slow_modify_lock(Cpu& cpu);  // takes the VM-wide lock for what no host instruction can do
 void slow_modify_unlock(Cpu& cpu);
 
 // Read-modify-write of the memory operand: memory = op(old value). When `op` runs, no fault can
@@ -145,23 +147,25 @@ void slow_modify_unlock(Cpu& cpu);
 template <typename T, typename Op>
 inline bool modify_linear(Cpu& cpu, uint64_t linear, bool locked, uint8_t seg, Op&& op) {
   const TlbEntry& entry = cpu.tlb->entry(linear);
-  void* host = entry.write_tag == tag_of(linear, sizeof(T)) && entry.read_tag == entry.write_tag
-                   ? entry.host(linear)
-                   : slow_writable(cpu, linear, sizeof(T), seg);
+  const bool fast = entry.write_tag == tag_of(linear, sizeof(T));
+  void* host = fast ? entry.host(linear) : slow_writable(cpu, linear, sizeof(T), seg);
   if (host != nullptr) [[likely]] {
     typedef T Unaligned __attribute__((aligned(1), may_alias));
     auto* target = static_cast<volatile Unaligned*>(host);
     if (!locked) [[likely]] {
       *target = op(static_cast<T>(*target));
-      return true;
+    } else {
+      T old = *target;
+      for (;;) {
+        const T wanted = op(old);
+        const T seen = __sync_val_compare_and_swap(target, old, wanted);
+        if (seen == old) break;
+        old = seen;
+      }
     }
-    T old = *target;
-    for (;;) {
-      const T wanted = op(old);
-      const T seen = __sync_val_compare_and_swap(target, old, wanted);
-      if (seen == old) return true;
-      old = seen;
-    }
+    if (!fast) [[unlikely]]
+      wrote_slowly(cpu, host, sizeof(T));
+    return true;
   }
   if (cpu.fault.pending) return false;
   T old;

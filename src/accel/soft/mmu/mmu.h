@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "accel/soft/core/cpu.h"
 #include "accel/soft/mmu/tlb.h"
@@ -40,5 +41,9 @@ bool is_canonical(const Cpu& cpu, uint64_t linear);
 // A number that changes whenever a cached linear-to-code association may have become wrong: other
 // address space, flush, CPL or mode change. The block lookup keys on it.
 uint64_t code_tag(const Cpu& cpu);
+
+// Takes back the right to write at once to the given guest physical pages (page numbers; empty:
+// all), because code was decoded from them.
+void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages);
 
 }  // namespace trapeze::soft

@@ -30,8 +30,53 @@ struct TlbEntry {
 
 struct Tlb {
   TlbEntry entries[kTlbEntries];
+  bool any_large = false;  // some entry is part of a large page
+  bool any_local = false;  // some entry is not global
 
   TlbEntry& entry(uint64_t linear) { return entries[(linear / kPageSize) % kTlbEntries]; }
+};
+
+// Which pages code was fetched from since the code epoch began, roughly (no false negatives): most
+// INVLPGs are for data pages and need not start a new epoch.
+struct CodeFilter {
+  uint64_t bits[8] = {};
+
+  static unsigned hash(uint64_t linear) {
+    return static_cast<unsigned>((linear / kPageSize * 0x9e37'79b9'7f4a'7c15U) >> 55);
+  }
+  void add(uint64_t linear) { bits[hash(linear) / 64] |= uint64_t{1} << (hash(linear) % 64); }
+  bool may_hold(uint64_t linear) const {
+    return ((bits[hash(linear) / 64] >> (hash(linear) % 64)) & 1) != 0;
+  }
+};
+
+// Translations of one address space (PCID), as user code and as supervisor code under EFLAGS.AC
+// see it; both are dropped together.
+struct AddressSpace {
+  uint64_t pcid = ~uint64_t{0};
+  uint64_t last_used = 0;
+  uint64_t code_epoch = 0;  // see code_tag(); new whenever a translation was dropped
+  CodeFilter code;
+  bool large_code = false;  // code was fetched from a large page
+  Tlb user;
+  Tlb user_as_supervisor;
+};
+
+inline constexpr unsigned kAddressSpaces = 4;
+
+struct TlbContexts {
+  // Supervisor accesses with EFLAGS.AC clear, for all address spaces: nearly all its entries are
+  // global; the others are dropped when the address space changes.
+  Tlb supervisor;
+  AddressSpace spaces[kAddressSpaces];
+  AddressSpace* current = &spaces[0];
+  uint64_t supervisor_code_epoch = 1;
+  CodeFilter supervisor_code;
+  bool large_supervisor_code = false;
+  uint64_t next_epoch = 2;
+  uint64_t uses = 0;
+  bool local_supervisor_code = false;  // code was fetched from a supervisor page that is not global
+  uint64_t pdpte[4] = {};              // PAE page-directory-pointer registers
 };
 
 }  // namespace trapeze::soft

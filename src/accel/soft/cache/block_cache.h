@@ -1,0 +1,123 @@
+// BlockCache: the decoded blocks of one vCPU.
+//
+// A block is a run of instructions on one page (its last may cross into the next), found by guest
+// physical address and code size; the fast table maps (RIP, code_tag) to it without translation.
+// Only the vCPU's thread uses it. Memory is bounded: when full, everything is dropped.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "accel/soft/core/cpu.h"
+#include "accel/soft/core/env.h"
+#include "accel/soft/decode/decoder.h"
+#include "accel/soft/decode/insn.h"
+#include "accel/soft/mmu/mmu.h"
+#include "base/mapping.h"
+
+namespace trapeze::soft {
+
+struct Block {
+  Insn* insns = nullptr;         // `count` instructions, then a terminator
+  uint64_t gpa = 0;              // of the first byte
+  uint64_t next_page_gpa = 0;    // crossing blocks: start of the page they end on
+  uint64_t unsettled_epoch = 0;  // not 0: compare the bytes before each use until this has settled
+  uint64_t bytes_hash = 0;       // for that comparison
+  Block* next_on_page[2] = {};   // chains of by_page_, the second for the page it crosses into
+  uint32_t count = 0;
+  uint16_t size_bytes = 0;
+  bool crosses = false;  // one instruction, on two pages
+  bool stale = false;
+  CodeSize code_size = CodeSize::Code64;
+};
+
+struct CacheStats {
+  uint64_t blocks_decoded = 0;
+  uint64_t slow_lookups = 0;
+  uint64_t pages_dropped = 0;
+  uint64_t full_drops = 0;
+};
+
+class BlockCache final : public CodeOwner {
+ public:
+  static Result<std::unique_ptr<BlockCache>> create(const CpuModel& model);
+
+  // The block at cpu.rip; nullptr with a fault pending (fetch fault, #UD comes from running it).
+  // HOT: the fast table is looked up inline.
+  const Block* find(Cpu& cpu) {
+    const uint64_t tag = code_tag(cpu);
+    const uint64_t linear = code_linear(cpu);
+    const FastEntry& entry = fast_[fast_index(linear)];
+    const bool hit = entry.linear == linear && entry.tag == tag;
+    if (hit && (is_code64(cpu) || cpu.rip <= cpu.seg[kCs].limit)) [[likely]]
+      return entry.block;
+    return find_slowly(cpu, linear, tag);
+  }
+  // A block of exactly one instruction at cpu.rip, for single steps; never cached.
+  const Block* find_single(Cpu& cpu);
+
+  // CodeOwner: also called in the middle of a block by a store that hit code.
+  void drop_stale_code(Cpu& cpu) override;
+  void drop_everything();
+
+  const CacheStats& stats() const { return stats_; }
+
+ private:
+  struct FastEntry {
+    uint64_t linear = 0;
+    uint64_t tag = ~uint64_t{0};
+    const Block* block = nullptr;
+  };
+  struct FetchEntry {
+    uint64_t page = ~uint64_t{0};
+    uint64_t tag = ~uint64_t{0};
+    uint64_t gpa = 0;
+  };
+  static constexpr unsigned kFastEntries = 8192;
+  static constexpr unsigned kFetchEntries = 64;
+  static constexpr size_t kInsnCapacity = 384 * 1024;  // 12 MiB
+  static constexpr size_t kBlockCapacity = 64 * 1024;
+  static constexpr unsigned kMaxBlockInsns = 32;
+
+  explicit BlockCache(const CpuModel& model) : decoder_(model), model_(model) {}
+
+  static unsigned fast_index(uint64_t rip) {
+    return static_cast<unsigned>(rip ^ (rip >> 13)) % kFastEntries;
+  }
+  static uint64_t code_linear(const Cpu& cpu) {
+    const uint64_t linear = cpu.rip + cpu.linear_base[kCs];
+    return is_code64(cpu) ? linear : linear & 0xffff'ffffU;
+  }
+  const Block* find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag);
+  bool translate(Cpu& cpu, uint64_t linear, uint64_t tag, uint64_t& gpa);
+  bool fits_memory() const;
+  Block* decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_t tag, unsigned max_insns);
+  void mark_code(Cpu& cpu, uint64_t gpa, unsigned size);
+  Block* new_block(const Cpu& cpu, uint64_t gpa);
+  bool decode_crossing(Cpu& cpu, Block& block, std::span<const uint8_t> here, uint64_t linear,
+                       uint64_t tag);
+  bool is_current(Cpu& cpu, Block& block, uint64_t linear, uint64_t tag);
+  uint64_t hash_bytes(const Cpu& cpu, const Block& block) const;
+  void remember(Block& block, uint64_t page);
+  static void make_stale(Block& block);
+  void drop_page(uint64_t page);
+  void clear_fast();
+
+  Decoder decoder_;
+  const CpuModel& model_;
+  std::vector<FastEntry> fast_;
+  std::vector<FetchEntry> fetch_;
+  std::unordered_map<uint64_t, Block*> by_address_;  // gpa << 2 | code size
+  std::unordered_map<uint64_t, Block*> by_page_;     // page number to the first block on it
+  Mapping insn_memory_;
+  Mapping block_memory_;
+  size_t insns_used_ = 0;
+  size_t blocks_used_ = 0;
+  bool drop_everything_wanted_ = false;
+  CacheStats stats_;
+};
+
+}  // namespace trapeze::soft

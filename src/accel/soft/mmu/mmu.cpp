@@ -1,0 +1,236 @@
+#include "accel/soft/mmu/mmu.h"
+
+#include <algorithm>
+
+#include "accel/soft/core/env.h"
+#include "accel/soft/mmu/walk.h"
+#include "base/units.h"
+
+namespace trapeze::soft {
+namespace {
+
+constexpr uint64_t kCr0Pg = uint64_t{1} << 31, kCr4Pcide = 1U << 17, kCr4Smap = 1U << 21;
+constexpr uint64_t kFrameGlobal = 1, kFrameLarge = 2;
+
+void clear(Tlb& tlb) {
+  std::fill(std::begin(tlb.entries), std::end(tlb.entries), TlbEntry{});
+  tlb.any_large = tlb.any_local = false;
+}
+
+void clear_local(Tlb& tlb) {
+  if (!tlb.any_local) return;
+  for (TlbEntry& entry : tlb.entries) {
+    if ((entry.frame & kFrameGlobal) == 0) entry = TlbEntry{};
+  }
+  tlb.any_local = false;
+}
+
+void clear_page(Tlb& tlb, uint64_t linear) {
+  const uint64_t page = align_down(linear, kPageSize);
+  TlbEntry& entry = tlb.entry(linear);
+  if (entry.read_tag == page || entry.write_tag == page) entry = TlbEntry{};
+  if (!tlb.any_large) return;
+  // Fragments of the large page that holds `linear` may be anywhere in it. How large it was is not
+  // remembered, so all fragments within the largest size go.
+  for (TlbEntry& fragment : tlb.entries) {
+    if ((fragment.frame & kFrameLarge) == 0) continue;
+    const uint64_t tag = fragment.read_tag;
+    if (align_down(tag, GiB) == align_down(linear, GiB)) fragment = TlbEntry{};
+  }
+}
+
+void new_code_epoch(Cpu& cpu, AddressSpace& space) {
+  space.code_epoch = cpu.tlbs->next_epoch++;
+  space.code = CodeFilter{};
+}
+void new_supervisor_code_epoch(Cpu& cpu) {
+  cpu.tlbs->supervisor_code_epoch = cpu.tlbs->next_epoch++;
+  cpu.tlbs->supervisor_code = CodeFilter{};
+  cpu.tlbs->local_supervisor_code = false;
+}
+
+void clear_space(Cpu& cpu, AddressSpace& space) {
+  clear(space.user);
+  clear(space.user_as_supervisor);
+  new_code_epoch(cpu, space);
+}
+
+void drop_local_supervisor(Cpu& cpu) {
+  clear_local(cpu.tlbs->supervisor);
+  if (cpu.tlbs->local_supervisor_code) new_supervisor_code_epoch(cpu);
+}
+
+// Global user pages (rare: vsyscall) live in the per-address-space tables and go with them:
+// dropping a global translation early is always allowed.
+void select_space(Cpu& cpu, uint64_t pcid) {
+  TlbContexts& tlbs = *cpu.tlbs;
+  AddressSpace* oldest = &tlbs.spaces[0];
+  for (AddressSpace& space : tlbs.spaces) {
+    if (space.pcid == pcid) {
+      tlbs.current = &space;
+      space.last_used = ++tlbs.uses;
+      return;
+    }
+    if (space.last_used < oldest->last_used) oldest = &space;
+  }
+  clear_space(cpu, *oldest);
+  oldest->pcid = pcid;
+  oldest->last_used = ++tlbs.uses;
+  tlbs.current = oldest;
+}
+
+uint64_t current_pcid(const Cpu& cpu) { return (cpu.cr4 & kCr4Pcide) != 0 ? cpu.cr3 & 0xfff : 0; }
+
+}  // namespace
+
+void select_tlb(Cpu& cpu) {
+  TlbContexts& tlbs = *cpu.tlbs;
+  if (cpu.cpl == 3) {
+    cpu.tlb = &tlbs.current->user;
+  } else if ((cpu.cr4 & kCr4Smap) != 0 && (cpu.rflags_system & kAc) != 0) {
+    cpu.tlb = &tlbs.current->user_as_supervisor;
+  } else {
+    cpu.tlb = &tlbs.supervisor;
+  }
+}
+
+void flush_tlb(Cpu& cpu) {
+  clear(cpu.tlbs->supervisor);
+  new_supervisor_code_epoch(cpu);
+  for (AddressSpace& space : cpu.tlbs->spaces) {
+    if (space.code_epoch == 0) continue;  // never used
+    space.pcid = ~uint64_t{0};
+    clear_space(cpu, space);
+  }
+  select_space(cpu, current_pcid(cpu));
+  select_tlb(cpu);
+}
+
+void flush_tlb_keep_global(Cpu& cpu) {
+  drop_local_supervisor(cpu);
+  clear_space(cpu, *cpu.tlbs->current);
+}
+
+void flush_page(Cpu& cpu, uint64_t linear) {
+  clear_page(cpu.tlbs->supervisor, linear);
+  // A large page of code may span far more than the page in the filter; large code pages are the
+  // supervisor's, and flushing one of those is rare enough to start over.
+  const bool large = cpu.tlbs->large_supervisor_code && static_cast<int64_t>(linear) < 0;
+  if (large || cpu.tlbs->supervisor_code.may_hold(linear)) new_supervisor_code_epoch(cpu);
+  clear_page(cpu.tlbs->current->user, linear);
+  clear_page(cpu.tlbs->current->user_as_supervisor, linear);
+  if (cpu.tlbs->current->code.may_hold(linear) || cpu.tlbs->current->large_code) {
+    new_code_epoch(cpu, *cpu.tlbs->current);
+  }
+  // A supervisor page may be global: other address spaces hold it as AC sees it.
+  for (AddressSpace& space : cpu.tlbs->spaces) {
+    if (&space == cpu.tlbs->current) continue;
+    clear_page(space.user_as_supervisor, linear);
+  }
+}
+
+void load_cr3(Cpu& cpu, uint64_t value, bool keep) {
+  cpu.cr3 = value & ~(uint64_t{1} << 63);
+  drop_local_supervisor(cpu);
+  select_space(cpu, current_pcid(cpu));
+  if (!keep) clear_space(cpu, *cpu.tlbs->current);
+  select_tlb(cpu);
+}
+
+void invpcid(Cpu& cpu, unsigned type, uint64_t pcid, uint64_t linear) {
+  switch (type) {
+    case 0:
+    case 1: {
+      const bool is_current = pcid == current_pcid(cpu);
+      if (is_current && type == 0) {
+        flush_page(cpu, linear);
+      } else if (is_current) {
+        flush_tlb_keep_global(cpu);
+      } else {
+        for (AddressSpace& space : cpu.tlbs->spaces) {
+          if (space.pcid == pcid) space.pcid = ~uint64_t{0};  // selecting it again clears it
+        }
+        // Supervisor entries are not tagged; they belong to the current address space only.
+      }
+      break;
+    }
+    case 2:
+      flush_tlb(cpu);
+      break;
+    default:
+      for (AddressSpace& space : cpu.tlbs->spaces) {
+        if (&space != cpu.tlbs->current) space.pcid = ~uint64_t{0};
+      }
+      flush_tlb_keep_global(cpu);
+      break;
+  }
+}
+
+bool load_pdptes(Cpu& cpu, uint64_t cr3) {
+  uint64_t loaded[4];
+  const unsigned phys_bits = cpu.env->model->phys_bits();
+  const uint64_t reserved = 0x1e6 | ~((uint64_t{1} << phys_bits) - 1);
+  for (unsigned i = 0; i < 4; ++i) {
+    loaded[i] =
+        cpu.env->memory->load<uint64_t>(Gpa{(cr3 & 0xffff'ffe0U) + i * 8}).value_or(~uint64_t{0});
+    if ((loaded[i] & 1) != 0 && (loaded[i] & reserved) != 0) {
+      raise(cpu, kGP, 0);
+      return false;
+    }
+  }
+  std::copy(std::begin(loaded), std::end(loaded), std::begin(cpu.tlbs->pdpte));
+  return true;
+}
+
+bool is_canonical(const Cpu&, uint64_t linear) {
+  return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
+}
+
+bool translate_fetch(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
+  if (is_code64(cpu) && !is_canonical(cpu, linear)) {
+    raise(cpu, kGP, 0);
+    return false;
+  }
+  Translation translation;
+  WalkRequest request;
+  request.fetch = true;
+  request.user = cpu.cpl == 3;
+  if (!walk(cpu, linear, request, translation)) return false;
+  if (!request.user && !translation.global && (cpu.cr0 & kCr0Pg) != 0) {
+    cpu.tlbs->local_supervisor_code = true;
+  }
+  if (request.user) {
+    cpu.tlbs->current->code.add(linear);
+    cpu.tlbs->current->large_code |= translation.large;
+  } else {
+    cpu.tlbs->supervisor_code.add(linear);
+    cpu.tlbs->large_supervisor_code |= translation.large;
+  }
+  gpa = translation.gpa;
+  return true;
+}
+
+uint64_t code_tag(const Cpu& cpu) {
+  const uint64_t epoch =
+      cpu.cpl == 3 ? cpu.tlbs->current->code_epoch : cpu.tlbs->supervisor_code_epoch;
+  return epoch << 2 | static_cast<uint64_t>(cpu.code_size);
+}
+
+void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {
+  const auto drop = [pages](Tlb& tlb) {
+    for (TlbEntry& entry : tlb.entries) {
+      const uint64_t frame = entry.frame / kPageSize;
+      const bool wanted =
+          pages.empty() || std::find(pages.begin(), pages.end(), frame) != pages.end();
+      if (wanted) entry.write_tag = kNoTag;
+    }
+  };
+  drop(cpu.tlbs->supervisor);
+  for (AddressSpace& space : cpu.tlbs->spaces) {
+    if (space.code_epoch == 0) continue;  // never used
+    drop(space.user);
+    drop(space.user_as_supervisor);
+  }
+}
+
+}  // namespace trapeze::soft
