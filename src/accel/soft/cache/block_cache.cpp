@@ -183,8 +183,8 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
     const CodeMap& map = *cpu.env->code_map;
     block->unsettled_epoch = map.unsettled_epoch(gpa / kPageSize);
     if (block->crosses && cpu.env->memory->host(Gpa{block->next_page_gpa}, 1) != nullptr) {
-      block->unsettled_epoch = std::max(block->unsettled_epoch,
-                                        map.unsettled_epoch(block->next_page_gpa / kPageSize));
+      block->unsettled_epoch =
+          std::max(block->unsettled_epoch, map.unsettled_epoch(block->next_page_gpa / kPageSize));
     }
     if (block->unsettled_epoch != 0) block->bytes_hash = hash_bytes(cpu, *block);
     remember(*block, gpa / kPageSize);

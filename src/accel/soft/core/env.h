@@ -7,10 +7,10 @@
 #include "base/strong.h"
 #include "memory/guest_memory.h"
 
-namespace trapeze::irq {
+namespace trapeze {
 class Lapic;
 class IrqChips;
-}  // namespace trapeze::irq
+}  // namespace trapeze
 
 namespace trapeze::soft {
 
@@ -40,7 +40,8 @@ struct CpuEnv {
   GuestMemory* memory = nullptr;
   IoSink* io = nullptr;
   LocalIo* local_io = nullptr;      // may be null in tests
-  irq::Lapic* lapic = nullptr;      // may be null in tests
+  Lapic* lapic = nullptr;           // may be null in tests
+  IrqChips* chips = nullptr;        // may be null in tests
   const CpuModel* model = nullptr;  // what CPUID tells, and so which instructions there are
   const Clock* clock = nullptr;
   CodeMap* code_map = nullptr;

@@ -1,0 +1,135 @@
+#include "accel/soft/testing/machine.h"
+
+#include <array>
+
+#include "accel/soft/cache/block_cache.h"
+#include "accel/soft/core/env.h"
+#include "accel/soft/mmu/code_map.h"
+#include "accel/soft/mmu/mmu.h"
+#include "accel/soft/system/mode.h"
+#include "base/units.h"
+
+namespace trapeze::soft {
+namespace {
+
+constexpr uint64_t kMemoryBytes = 16 * MiB;
+constexpr uint64_t kGdt = 0x500;
+constexpr uint64_t kPml4 = 0x1000, kPdpt = 0x2000, kPd = 0x3000;
+
+constexpr std::array<uint64_t, 8> kGdtEntries = {
+    0,
+    0x00af9b000000ffff,  // 0x08 code64
+    0x00cf93000000ffff,  // 0x10 data
+    0x00cf9b000000ffff,  // 0x18 code32
+    0x00009b000000ffff,  // 0x20 code16
+    0x00cff3000000ffff,  // 0x28 user data
+    0x00affb000000ffff,  // 0x30 user code64
+    0x000093000000ffff,  // 0x38 data16
+};
+
+Segment code_segment(uint16_t selector, uint32_t limit, uint32_t access) {
+  return {0, limit, access, selector};
+}
+
+void set_data_segments(VcpuState& state, uint16_t selector, uint32_t limit, uint32_t access) {
+  for (const SegIndex index : {kEs, kSs, kDs, kFs, kGs}) {
+    state.segments[index] = {0, limit, access, selector};
+  }
+}
+
+VcpuState initial_state(TestMode mode) {
+  VcpuState state = reset_state();
+  state.gdtr = {kGdt, static_cast<uint16_t>(kGdtEntries.size() * 8 - 1)};
+  state.idtr = {0, 0};
+  state.gpr[kRsp] = TestMachine::kStackTop;
+  state.rip = TestMachine::kCode;
+  switch (mode) {
+    case TestMode::Long64:
+      state.cr0 = 0x8001'0033;  // PG WP NE ET MP PE
+      state.cr3 = kPml4;
+      state.cr4 = 0x6a0;   // PAE PGE OSFXSR OSXMMEXCPT
+      state.efer = 0xd01;  // NXE LMA LME SCE
+      state.segments[kCs] = code_segment(0x08, 0xffff'ffff, 0xa09b);
+      set_data_segments(state, 0x10, 0xffff'ffff, 0xc093);
+      break;
+    case TestMode::Protected32:
+      state.cr0 = 0x33;
+      state.cr4 = 0x600;
+      state.segments[kCs] = code_segment(0x18, 0xffff'ffff, 0xc09b);
+      set_data_segments(state, 0x10, 0xffff'ffff, 0xc093);
+      break;
+    case TestMode::Real16:
+      state.cr0 = 0x30;
+      state.cr4 = 0x600;
+      state.segments[kCs] = {TestMachine::kCode, 0xffff, 0x9b,
+                             static_cast<uint16_t>(TestMachine::kCode / 16)};
+      set_data_segments(state, 0, 0xffff, 0x93);
+      state.rip = 0;
+      break;
+  }
+  return state;
+}
+
+}  // namespace
+
+struct TestMachine::Parts {
+  explicit Parts(CpuModel cpu_model) : model(std::move(cpu_model)) {}
+
+  CpuModel model;
+  HostClock clock;
+  std::unique_ptr<GuestMemory> memory;
+  std::unique_ptr<CodeMap> code_map;
+  std::unique_ptr<BlockCache> blocks;
+  CpuEnv env;
+  TlbContexts tlbs;
+  Cpu cpu{};
+};
+
+TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
+  auto model = CpuModel::create(cpu_model != nullptr ? cpu_model : CpuModel::names().front(), 1);
+  CHECK(model.has_value());
+  parts_ = std::make_unique<Parts>(std::move(model).value());
+  Parts& parts = *parts_;
+  const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, kMemoryBytes}};
+  parts.memory = GuestMemory::create(ram).value();
+  parts.code_map = CodeMap::create(*parts.memory).value();
+  parts.blocks = BlockCache::create(parts.model).value();
+  parts.env.memory = parts.memory.get();
+  parts.env.model = &parts.model;
+  parts.env.clock = &parts.clock;
+  parts.env.code_map = parts.code_map.get();
+  parts.env.code_owner = parts.blocks.get();
+  parts.cpu.env = &parts.env;
+  parts.cpu.tlbs = &parts.tlbs;
+  parts.code_map->add_cpu(parts.cpu);
+
+  for (size_t i = 0; i < kGdtEntries.size(); ++i) {
+    parts.memory->store<uint64_t>(Gpa{kGdt + i * 8}, kGdtEntries[i]);
+  }
+  parts.memory->store<uint64_t>(Gpa{kPml4}, kPdpt | 7);
+  parts.memory->store<uint64_t>(Gpa{kPdpt}, kPd | 7);
+  for (uint64_t i = 0; i < 512; ++i) {
+    parts.memory->store<uint64_t>(Gpa{kPd + i * 8}, i * 2 * MiB | 0x87);
+  }
+  reset_cpu(parts.cpu);
+  CHECK(restore_cpu(parts.cpu, initial_state(mode)).has_value());
+}
+
+TestMachine::~TestMachine() = default;
+
+Cpu& TestMachine::cpu() { return parts_->cpu; }
+GuestMemory& TestMachine::memory() { return *parts_->memory; }
+
+void TestMachine::code(std::span<const uint8_t> bytes) {
+  std::vector<uint8_t> program(bytes.begin(), bytes.end());
+  program.push_back(0xf4);  // HLT
+  CHECK(parts_->memory->write(Gpa{kCode}, std::as_bytes(std::span(program))));
+  parts_->cpu.rip = is_real_or_vm86(parts_->cpu) ? 0 : kCode;
+  parts_->cpu.halted = false;
+}
+
+RunResult TestMachine::run(uint64_t max_instructions) {
+  return run_interpreter(parts_->cpu, {.instructions = max_instructions, .stop_on_fault = true});
+}
+
+}  // namespace trapeze::soft
