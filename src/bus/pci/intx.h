@@ -1,12 +1,12 @@
 // The four INTx wires of a PCI bus. Level-triggered and shared: a wire is high while any function
-// holds it. Any thread.
+// holds it. Single functions only use INTA#. Any thread.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <mutex>
 
-#include "arch/x86/layout.h"
+#include "arch/x86/acpi/pci_interrupts.h"
 #include "irq/interrupt_sink.h"
 
 namespace trapeze {
@@ -15,16 +15,12 @@ class IntxWires {
  public:
   explicit IntxWires(InterruptSink& sink) : sink_(sink) {}
 
-  // INTA# of the function in `slot`. Wires rotate with the slot so that neighbours do not share;
-  // the DSDT's _PRT says the same.
-  static Gsi gsi_of_slot(unsigned slot) { return Gsi{layout::kPciIntxBase.raw() + slot % 4}; }
-
   void set(unsigned slot, bool asserted) {
     const std::lock_guard lock(mutex_);
     uint32_t& holders = holders_[slot % 4];
     const uint32_t bit = 1U << (slot % 32);
     const uint32_t updated = asserted ? holders | bit : holders & ~bit;
-    if ((updated != 0) != (holders != 0)) sink_.set_irq_level(gsi_of_slot(slot), updated != 0);
+    if ((updated != 0) != (holders != 0)) sink_.set_irq_level(pci_intx_gsi(slot, 0), updated != 0);
     holders = updated;
   }
 

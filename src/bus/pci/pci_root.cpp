@@ -95,7 +95,7 @@ Result<void> PciRoot::add_at(unsigned slot, PciDevice& device) {
     return fail("{}: PCI slot {} holds {}", device.name(), slot, devices_[slot]->name());
   }
   TRY(assign_bars(device));
-  device.connect(sink_, IntxPin(intx_, slot), IntxWires::gsi_of_slot(slot));
+  device.connect(sink_, IntxPin(intx_, slot), pci_intx_gsi(slot, 0));
   devices_[slot] = &device;
   place_bars();
   return {};

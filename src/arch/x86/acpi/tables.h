@@ -11,7 +11,7 @@
 namespace trapeze::acpi {
 
 struct AcpiConfig {
-  uint32_t vcpus = 1;           // APIC IDs 0 to vcpus-1; at most 254
+  uint32_t vcpus = 1;           // APIC IDs 0 to vcpus-1; x2APIC entries from 255 on
   uint64_t ram_size_bytes = 0;  // places the 64-bit PCI window (layout::pci_mmio64)
   bool has_pci = true;
   bool has_serial = true;  // COM1
