@@ -52,7 +52,8 @@ uint32_t load(std::span<const uint8_t> bytes, unsigned offset, unsigned count) {
 
 }  // namespace
 
-PciConfigSpace::PciConfigSpace(const PciDeviceConfig& config) {
+PciConfigSpace::PciConfigSpace(const PciDeviceConfig& config)
+    : last_next_pointer_(kCapabilityPointer) {
   set(kVendorId, Width::Word, config.vendor_id);
   set(kDeviceId, Width::Word, config.device_id);
   set(kCommand, Width::Word, 0, kCommandWritable);

@@ -113,9 +113,9 @@ class PciConfigSpace {
   Bytes write_mask_{};
   std::array<PciBarConfig, 6> bars_{};
   std::vector<Window> windows_;
-  unsigned next_capability_ = 0x40;
-  unsigned last_next_pointer_ = 0x34;
-  unsigned msix_capability_ = 0;  // 0: none
+  unsigned next_capability_ = 0x40;  // behind the header
+  unsigned last_next_pointer_;       // where the next capability's offset goes
+  unsigned msix_capability_ = 0;     // 0: none
 };
 
 }  // namespace trapeze
