@@ -11,17 +11,21 @@
 namespace trapeze::soft::exec {
 namespace {
 
-// 48 bits are canonical in every paging mode; wider ones ask.
-inline bool canonical_target(const Cpu& cpu, uint64_t target) {
-  const auto sign_extended = static_cast<uint64_t>(static_cast<int64_t>(target << 16) >> 16);
-  return sign_extended == target || is_canonical(cpu, target);
-}
+// What a near branch is in each code size. `Fast` is the same for fast handlers.
 
+// 48 bits are canonical in every paging mode; what is wider goes the full way.
+struct FastNear64 {
+  using Pointer = uint64_t;
+  static bool target_ok(const Cpu&, const Insn&, uint64_t& target) {
+    return static_cast<uint64_t>(static_cast<int64_t>(target << 16) >> 16) == target;
+  }
+};
 // 64-bit code: the operand size is 64 bits whatever the prefixes.
 struct Near64 {
   using Pointer = uint64_t;
+  using Fast = FastNear64;
   static bool target_ok(Cpu& cpu, const Insn&, uint64_t& target) {
-    if (canonical_target(cpu, target)) [[likely]]
+    if (is_canonical(cpu, target)) [[likely]]
       return true;
     raise(cpu, kGP, 0);
     return false;
@@ -31,6 +35,7 @@ struct Near64 {
 template <typename T>
 struct NearLegacy {
   using Pointer = T;
+  using Fast = NearLegacy;
   static bool target_ok(Cpu& cpu, const Insn&, uint64_t& target) {
     target = static_cast<T>(target);
     if (target <= cpu.seg[kCs].limit) [[likely]]
@@ -39,6 +44,9 @@ struct NearLegacy {
     return false;
   }
 };
+
+template <typename Near, typename Mem>
+using NearFor = std::conditional_t<std::is_same_v<Mem, AnyMem>, Near, typename Near::Fast>;
 
 template <typename Near>
 Step jump_to(Cpu& cpu, const Insn& insn, uint64_t target) {
@@ -61,7 +69,7 @@ Step jcc(Cpu& cpu, const Insn& insn) {
 }
 template <typename Near, unsigned... cc>
 constexpr std::array<Handler, 16> jcc_table(std::integer_sequence<unsigned, cc...>) {
-  return {&handler<jcc<Near, cc>>...};
+  return {&fast_handler<jcc<typename Near::Fast, cc>, jcc<Near, cc>>...};
 }
 template <typename Near>
 constexpr auto kJcc = jcc_table<Near>(std::make_integer_sequence<unsigned, 16>());
@@ -81,7 +89,7 @@ struct JmpMem {
     static Step run(Cpu& cpu, const Insn& insn) {
       T target;
       if (!Mem::load(cpu, insn, target)) return Step::Fault;
-      return jump_to<Near>(cpu, insn, target);
+      return jump_to<NearFor<Near, Mem>>(cpu, insn, target);
     }
   };
 };
@@ -99,13 +107,13 @@ struct Call {
   template <typename Mem, typename T>
   struct Relative {
     static Step run(Cpu& cpu, const Insn& insn) {
-      return call_to<Near, Mem>(cpu, insn, relative_target(cpu, insn));
+      return call_to<NearFor<Near, Mem>, Mem>(cpu, insn, relative_target(cpu, insn));
     }
   };
   template <typename Mem, typename T>
   struct Register {
     static Step run(Cpu& cpu, const Insn& insn) {
-      return call_to<Near, Mem>(cpu, insn, reg<T>(cpu, insn.dst));
+      return call_to<NearFor<Near, Mem>, Mem>(cpu, insn, reg<T>(cpu, insn.dst));
     }
   };
   template <typename Mem, typename T>
@@ -113,7 +121,7 @@ struct Call {
     static Step run(Cpu& cpu, const Insn& insn) {
       T target;
       if (!Mem::load(cpu, insn, target)) return Step::Fault;
-      return call_to<Near, Mem>(cpu, insn, target);
+      return call_to<NearFor<Near, Mem>, Mem>(cpu, insn, target);
     }
   };
 };
@@ -127,7 +135,7 @@ struct Ret {
       T popped;
       if (!Mem::peek(cpu, popped)) return Step::Fault;
       uint64_t target = popped;
-      if (!Near::target_ok(cpu, insn, target)) return Step::Fault;
+      if (!NearFor<Near, Mem>::target_ok(cpu, insn, target)) return Step::Fault;
       Mem::drop(cpu, sizeof(T) + static_cast<uint16_t>(insn.imm64));
       cpu.rip = target;
       return Step::Branch;
@@ -168,7 +176,9 @@ Handler bind_jmp(const Decoded& decoded) {
   if (decoded.is_mem(0)) {
     return by_memory<JmpMem<Near>::template Form, typename Near::Pointer>(decoded.insn);
   }
-  return decoded.is_imm(0) ? &handler<jmp_relative<Near>> : &handler<jmp_reg<Near>>;
+  using Fast = typename Near::Fast;
+  return decoded.is_imm(0) ? &fast_handler<jmp_relative<Fast>, jmp_relative<Near>>
+                           : &fast_handler<jmp_reg<Fast>, jmp_reg<Near>>;
 }
 template <typename Near>
 Handler bind_call(const Decoded& decoded) {

@@ -122,8 +122,7 @@ template <auto Fast, auto Complete>
 void fast_handler(Cpu& cpu, const Insn* insn) {
   const Step step = Fast(cpu, *insn);
   if (step == Step::Next) [[likely]] {
-    ++insn;
-    return insn->run(cpu, insn);
+    return run_next(cpu, insn);
   }
   if (step == Step::Branch) return;
   return complete_handler<Complete>(cpu, insn);
