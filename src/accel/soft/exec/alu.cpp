@@ -50,7 +50,7 @@ struct Binary {
         return result;
       };
       if (!Mem::template modify<T>(cpu, insn, op)) return Step::Fault;
-      return Mem::done(cpu);
+      return Step::Next;
     } else {
       T a;
       if (!Mem::load(cpu, insn, a)) return Step::Fault;
@@ -107,7 +107,7 @@ struct Unary {
         return result;
       };
       if (!Mem::template modify<T>(cpu, insn, op)) return Step::Fault;
-      return Mem::done(cpu);
+      return Step::Next;
     }
   };
 

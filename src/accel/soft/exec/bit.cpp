@@ -77,7 +77,7 @@ struct BitTest {
       };
       const bool locked = (insn.flags & kLock) != 0;
       if (!modify_linear<T>(cpu, linear, locked, insn.seg, op)) return Step::Fault;
-      return AnyMem::done(cpu);
+      return Step::Next;
     } else {
       T value;
       if (!read_linear<T>(cpu, linear, value, insn.seg)) return Step::Fault;

@@ -43,7 +43,7 @@ struct CmpxchgMem {
     if (!Mem::template modify<T>(cpu, insn, op)) return Step::Fault;
     compare_flags(cpu, accumulator, seen);
     if (seen != accumulator) set_reg<T>(cpu, kRax * 8, seen);
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -70,7 +70,7 @@ Step cmpxchg8b(Cpu& cpu, const Insn& insn) {
     set_reg<uint32_t>(cpu, kRax * 8, static_cast<uint32_t>(seen));
     set_reg<uint32_t>(cpu, kRdx * 8, static_cast<uint32_t>(seen >> 32));
   }
-  return AnyMem::done(cpu);
+  return Step::Next;
 }
 
 // Compares and exchanges; `expected` becomes what was there. Always locked: the host has nothing
@@ -107,8 +107,12 @@ Step cmpxchg16b(Cpu& cpu, const Insn& insn) {
   Bytes16 expected{cpu.gpr[kRax], cpu.gpr[kRdx]};
   const Bytes16 wanted{cpu.gpr[kRbx], cpu.gpr[kRcx]};
   bool equal = false;
-  if (void* host = slow_writable(cpu, linear, sizeof(Bytes16), insn.seg)) {
+  const TlbEntry& entry = cpu.tlb->entry(linear);
+  const bool fast = entry.write_tag == tag_of(linear, sizeof(Bytes16));
+  void* host = fast ? entry.host(linear) : slow_writable(cpu, linear, sizeof(Bytes16), insn.seg);
+  if (host != nullptr) {
     equal = exchange_host(host, expected, wanted);
+    if (!fast) wrote_slowly(cpu, host, sizeof(Bytes16));
   } else if (cpu.fault.pending || !exchange_slow(cpu, linear, insn.seg, expected, wanted, equal)) {
     return Step::Fault;
   }
@@ -117,7 +121,7 @@ Step cmpxchg16b(Cpu& cpu, const Insn& insn) {
     cpu.gpr[kRax] = expected.lo;
     cpu.gpr[kRdx] = expected.hi;
   }
-  return AnyMem::done(cpu);
+  return Step::Next;
 }
 
 // XADD: the sum is written last, so it wins where both operands are one register.
@@ -146,7 +150,7 @@ struct XaddMem {
     if (!Mem::template modify<T>(cpu, insn, op)) return Step::Fault;
     set_reg<T>(cpu, insn.src, seen);
     cpu.arith = flags;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 

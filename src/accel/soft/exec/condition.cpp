@@ -39,7 +39,7 @@ struct If {
     static Step run(Cpu& cpu, const Insn& insn) {
       const T value = condition_holds(cc, cpu.arith) ? 1 : 0;
       if (!Mem::store(cpu, insn, value)) return Step::Fault;
-      return Mem::done(cpu);
+      return Step::Next;
     }
   };
 

@@ -35,7 +35,7 @@ template <typename Mem, typename T>
 struct MovMemReg {
   static Step run(Cpu& cpu, const Insn& insn) {
     if (!Mem::store(cpu, insn, reg<T>(cpu, insn.src))) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -43,7 +43,7 @@ template <typename Mem, typename T>
 struct MovMemImm {
   static Step run(Cpu& cpu, const Insn& insn) {
     if (!Mem::store(cpu, insn, static_cast<T>(insn.imm))) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -69,7 +69,7 @@ struct MovToOffset {
     if (!segment_to_linear(cpu, insn.seg, offset, sizeof(T), Access::Write, linear) ||
         !write_linear<T>(cpu, linear, reg<T>(cpu, insn.src), insn.seg))
       return Step::Fault;
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -135,7 +135,7 @@ struct XchgMemReg {
     };
     if (!modify_linear<T>(cpu, linear, true, insn.seg, swap)) return Step::Fault;
     set_reg<T>(cpu, insn.aux, theirs);
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -171,7 +171,7 @@ template <typename Mem, typename T>
 struct MovbeStore {
   static Step run(Cpu& cpu, const Insn& insn) {
     if (!Mem::store(cpu, insn, swap_bytes(reg<T>(cpu, insn.src)))) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 

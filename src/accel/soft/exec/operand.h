@@ -76,7 +76,6 @@ struct FastMem {
     return read<T>(cpu, cpu.gpr[kRsp], value);
   }
   static void drop(Cpu& cpu, uint64_t bytes) { cpu.gpr[kRsp] += bytes; }
-  static Step done(const Cpu&) { return Step::Next; }
 };
 
 struct AnyMem {
@@ -101,13 +100,6 @@ struct AnyMem {
     return soft::peek<T>(cpu, value);
   }
   static void drop(Cpu& cpu, uint64_t bytes) { add_to_sp(cpu, bytes); }
-  // How an instruction ends that has written to memory. A write to a page that holds code comes
-  // through here, as such pages are never in the TLB for writing; the rest of this block may be
-  // what was written, and x86 executes the new bytes at once (SDM 3A 11.6).
-  static Step done(const Cpu& cpu) {
-    const bool code_written = (cpu.attention.load(std::memory_order_relaxed) & kAttnCode) != 0;
-    return code_written ? Step::EndBlock : Step::Next;
-  }
 };
 
 // --- handlers

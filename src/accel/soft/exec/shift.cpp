@@ -41,7 +41,7 @@ struct Shift {
       return result;
     };
     if (!Mem::template modify<T>(cpu, insn, op)) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
   template <typename Mem, typename T>
   struct MemCl {
@@ -97,7 +97,7 @@ struct DoubleShift {
       return result;
     };
     if (!modify<T>(cpu, insn, op)) return Step::Fault;
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
   template <typename T>
   struct RegCl {

@@ -8,14 +8,14 @@ template <typename Mem, typename T>
 struct PushReg {
   static Step run(Cpu& cpu, const Insn& insn) {
     if (!Mem::push(cpu, reg<T>(cpu, insn.dst))) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 template <typename Mem, typename T>
 struct PushImm {
   static Step run(Cpu& cpu, const Insn& insn) {
     if (!Mem::push(cpu, static_cast<T>(insn.imm64))) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 template <typename Mem, typename T>
@@ -23,7 +23,7 @@ struct PushMem {
   static Step run(Cpu& cpu, const Insn& insn) {
     T value;
     if (!Mem::load(cpu, insn, value) || !Mem::push(cpu, value)) return Step::Fault;
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -49,7 +49,7 @@ struct PopMem {
       cpu.gpr[kRsp] = rsp;
       return Step::Fault;
     }
-    return Mem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -95,7 +95,7 @@ struct Pusha {
       if (!stack_write<T>(cpu, sp - (i + 1) * sizeof(T), value)) return Step::Fault;
     }
     set_stack_reg(cpu, kRsp, sp - 8 * sizeof(T));
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
 };
 // POPA: the same backwards; the image of SP is dropped.
@@ -145,7 +145,7 @@ struct Enter {
       set_reg<T>(cpu, kRbp * 8, static_cast<T>(new_bp));
     }
     set_stack_reg(cpu, kRsp, sp);
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
 };
 

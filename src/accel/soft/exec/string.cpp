@@ -177,7 +177,7 @@ template <typename S>
 struct Single {
   static Step run(Cpu& cpu, const Insn& insn) {
     if (!S::once(cpu, insn)) return Step::Fault;
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
 };
 
@@ -214,7 +214,7 @@ struct Repeat {
       set_index_reg(cpu, insn, kRcx, count);
       if (count != 0 && must_stop(cpu)) return Step::Restart;
     }
-    return AnyMem::done(cpu);
+    return Step::Next;
   }
 };
 
