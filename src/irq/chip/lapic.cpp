@@ -121,18 +121,17 @@ void Lapic::queue_nmi() {
 // An INIT puts the CPU into wait-for-SIPI: only a SIPI that comes after it counts.
 void Lapic::queue_init() {
   uint32_t old = attention_.load(std::memory_order_relaxed);
-  while (!attention_.compare_exchange_weak(old, (old & ~kSipiBit) | kInitBit,
+  while (!attention_.compare_exchange_weak(old, (old & ~kSipi) | kInitBit,
                                            std::memory_order_acq_rel, std::memory_order_relaxed)) {
   }
   host_.wake();
 }
 
 void Lapic::queue_sipi(uint8_t vector) {
-  constexpr uint32_t kVectorField = 0xffU << kSipiVectorShift;
   const uint32_t sipi = kSipiBit | uint32_t{vector} << kSipiVectorShift;
   uint32_t old = attention_.load(std::memory_order_relaxed);
-  while (!attention_.compare_exchange_weak(old, (old & ~kVectorField) | sipi,
-                                           std::memory_order_acq_rel, std::memory_order_relaxed)) {
+  while (!attention_.compare_exchange_weak(old, (old & ~kSipi) | sipi, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed)) {
   }
   host_.wake();
 }
@@ -228,7 +227,7 @@ bool Lapic::take_init() {
 
 std::optional<uint8_t> Lapic::take_sipi() {
   if ((attention_.load(std::memory_order_relaxed) & kSipiBit) == 0) return std::nullopt;
-  const uint32_t old = attention_.fetch_and(~kSipiBit, std::memory_order_acq_rel);
+  const uint32_t old = attention_.fetch_and(~kSipi, std::memory_order_acq_rel);
   if ((old & kSipiBit) == 0) return std::nullopt;  // an INIT came in between
   return static_cast<uint8_t>(old >> kSipiVectorShift);
 }
@@ -367,7 +366,7 @@ void Lapic::set_mode_registers() {
 void Lapic::reset() {
   apic_base_.store(0xfee0'0000 | kApicBaseEnable | (config_.is_bsp ? kApicBaseBsp : 0),
                    std::memory_order_relaxed);
-  attention_.fetch_and(~(kInitBit | kSipiBit), std::memory_order_acq_rel);
+  attention_.fetch_and(~(kInitBit | kSipi), std::memory_order_acq_rel);
   init_reset();
   if (config_.is_bsp && config_.virtual_wire) {
     set_reg(kLvtLint0, static_cast<uint32_t>(DeliveryMode::ExtInt) << kLvtModeShift);

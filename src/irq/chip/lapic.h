@@ -150,7 +150,8 @@ class Lapic {
   static constexpr uint32_t kExtIntBit = 1U << 4;
   static constexpr uint32_t kLint0Bit = 1U << 5;  // LINT0 is high and would interrupt
   static constexpr unsigned kSipiVectorShift = 8;
-  static constexpr uint32_t kOneNmi = 1U << 16;  // a count of 0..2
+  static constexpr uint32_t kSipi = kSipiBit | 0xffU << kSipiVectorShift;  // 0 when none waits
+  static constexpr uint32_t kOneNmi = 1U << 16;                            // a count of 0..2
   static constexpr uint32_t kNmiCount = 3U << 16;
 
   uint64_t apic_base_bits() const { return apic_base_.load(std::memory_order_relaxed); }
