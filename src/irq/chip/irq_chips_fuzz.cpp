@@ -141,6 +141,7 @@ void step(Board& board, Input& input) {
       if (board.host.output) board.chips.acknowledge_pic();
       return;
     case 14: {
+      board.chips.run_timers(board.clock.now_ns);  // or restore() would report what is due
       const IrqChipsState state = board.chips.save();
       auto copy = std::make_unique<Board>();
       copy->clock.now_ns = board.clock.now_ns;
