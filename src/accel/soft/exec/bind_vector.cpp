@@ -4,9 +4,15 @@
 namespace trapeze::soft::exec {
 
 Handler bind_vector(Decoded& decoded) {
-  if (const Handler run = bind_sse_move(decoded)) return run;
-  if (const Handler run = bind_sse_integer(decoded)) return run;
-  if (const Handler run = bind_fxsave(decoded)) return run;
+  // The most frequent classes first. bind_sse_mmx comes before bind_mmx, which takes what has an
+  // MMX register.
+  constexpr Handler (*kClasses[])(Decoded&) = {
+      bind_sse_move,   bind_sse_integer, bind_sse_float, bind_sse_immediate, bind_sse_convert,
+      bind_sse_string, bind_x87,         bind_fxsave,    bind_sse_mmx,       bind_mmx,
+  };
+  for (const auto bind : kClasses) {
+    if (const Handler found = bind(decoded)) return found;
+  }
   return nullptr;
 }
 

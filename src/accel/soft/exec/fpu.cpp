@@ -7,15 +7,6 @@
 namespace trapeze::soft::exec {
 namespace {
 
-// An unmasked exception waits for this instruction. With CR0.NE = 0 the processor would assert
-// FERR# and, with IGNNE# asserted, go on; the board has neither pin wired, as if IGNNE# were
-// active.
-bool report_pending(Cpu& cpu) {
-  if ((cpu.fpu.fsw & kFswEs) == 0 || (cpu.cr0 & kCr0Ne) == 0) return false;
-  raise(cpu, kMF);
-  return true;
-}
-
 // Pieces of a state image; each lies within what slow_read() and slow_write() take at once.
 constexpr unsigned kPiece = 16;
 
@@ -34,12 +25,21 @@ void raise_sse_unusable(Cpu& cpu) {
   raise(cpu, undefined ? kUD : kNM);
 }
 
+// With CR0.NE = 0 the processor would assert FERR# and, with IGNNE# asserted, go on; the board
+// wires neither pin, as if IGNNE# were active.
+bool x87_pending(Cpu& cpu) {
+  if ((cpu.fpu.fsw & kFswEs) == 0 || (cpu.cr0 & kCr0Ne) == 0) [[likely]]
+    return false;
+  raise(cpu, kMF);
+  return true;
+}
+
 bool x87_usable(Cpu& cpu, bool waiting) {
   if ((cpu.cr0 & (kCr0Em | kCr0Ts)) != 0) [[unlikely]] {
     raise(cpu, kNM);
     return false;
   }
-  return !waiting || !report_pending(cpu);
+  return !waiting || !x87_pending(cpu);
 }
 
 bool mmx_usable(Cpu& cpu) {
@@ -47,7 +47,7 @@ bool mmx_usable(Cpu& cpu) {
     raise(cpu, (cpu.cr0 & kCr0Em) != 0 ? kUD : kNM);
     return false;
   }
-  return !report_pending(cpu);
+  return !x87_pending(cpu);
 }
 
 bool load_block(Cpu& cpu, const Insn& insn, void* to, unsigned size, unsigned align) {

@@ -66,6 +66,9 @@ inline uint16_t with_summary(uint16_t fsw, uint16_t fcw) {
   return static_cast<uint16_t>((fsw & ~(kFswEs | kFswBusy)) | (pending ? kFswEs | kFswBusy : 0));
 }
 
+// What a control word reads back as: bit 6 is always set, bits 7 and 13..15 never.
+inline uint16_t valid_fcw(uint16_t fcw) { return static_cast<uint16_t>((fcw & 0x1f3f) | 0x40); }
+
 // FNINIT (SDM 2A). The registers' contents stay.
 inline void fpu_init(FpuState& fpu) {
   fpu.fcw = kFcwReset;
@@ -115,6 +118,8 @@ inline Step sse_unusable(Cpu& cpu) {
   return Step::Fault;
 }
 
+// True with #MF pending when an unmasked x87 exception waits to be reported.
+bool x87_pending(Cpu& cpu);
 // x87 (SDM 2A, every x87 instruction): false with #NM or #MF pending. `waiting`: the instruction
 // first reports a pending unmasked exception.
 bool x87_usable(Cpu& cpu, bool waiting);

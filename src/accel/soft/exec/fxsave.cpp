@@ -30,8 +30,8 @@ void fx_save(const FpuState& fpu, FxImage& image, bool wide) {
 }
 
 void fx_restore(FpuState& fpu, const FxImage& image, bool wide) {
-  fpu.fcw = image.fcw;
-  fpu.fsw = image.fsw;
+  fpu.fcw = valid_fcw(image.fcw);
+  fpu.fsw = with_summary(image.fsw, fpu.fcw);
   fpu.empty = static_cast<uint8_t>(~image.tags);
   fpu.fop = image.fop & 0x7ffU;
   fpu.fip = image.fip;

@@ -13,6 +13,7 @@ Handler bind_sse_float(Decoded& decoded);      // sse_float.cpp: arithmetic unde
 Handler bind_sse_convert(Decoded& decoded);    // sse_convert.cpp: general registers, MMX, flags
 Handler bind_sse_string(Decoded& decoded);     // sse_string.cpp: PCMPxSTRx, PTEST
 Handler bind_mmx(Decoded& decoded);            // mmx.cpp
+Handler bind_sse_mmx(Decoded& decoded);        // sse_mmx.cpp: conversions with MMX, masked stores
 Handler bind_fxsave(Decoded& decoded);         // fxsave.cpp: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR
 Handler bind_x87(Decoded& decoded);            // x87.cpp: all but the next
 Handler bind_x87_control(Decoded& decoded);    // x87_control.cpp
