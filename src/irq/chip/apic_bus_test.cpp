@@ -18,7 +18,7 @@ constexpr uint8_t kVector = 0x51;
 class ApicBusTest : public ::testing::Test {
  protected:
   ApicBusTest() {
-    for (const uint32_t id : {18, 0, 2, 1}) {
+    for (const uint32_t id : {18U, 0U, 2U, 1U}) {
       cpus_.push_back(std::make_unique<LapicFixture>(LapicConfig{.id = VcpuId(id)}));
       cpus_.back()->enable();
       bus_.add(cpus_.back()->lapic);
