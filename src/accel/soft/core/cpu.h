@@ -97,7 +97,7 @@ struct Cpu {
   // --- MSRs (system/msr.cpp)
   uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
   uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-  uint64_t pat, tsc_offset, tsc_aux, misc_enable, mtrr_def_type, spec_ctrl;
+  uint64_t pat, tsc_offset, tsc_adjust, tsc_aux, misc_enable, mtrr_def_type, spec_ctrl;
   uint64_t mtrr_fixed[11], mtrr_phys[16];
   uint64_t kvm_system_time, kvm_wall_clock, kvm_poll_control, kvm_pv_eoi, kvm_steal_time;
   uint64_t mcg_status, debugctl;
