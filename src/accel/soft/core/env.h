@@ -14,6 +14,7 @@ class IrqChips;
 
 namespace trapeze::soft {
 
+struct Cpu;     // core/cpu.h
 class CodeMap;  // mmu/code_map.h: which guest pages hold decoded code, for the whole VM
 
 // Accesses that the accelerator itself answers before IoSink: the local and I/O APIC, PIC and PIT.

@@ -1,8 +1,8 @@
 // Debug registers: breakpoints and single step (SDM 3B 17.2, 17.3).
 //
 // The run loop asks before an instruction (execution breakpoints) and behind it (data breakpoints
-// and TF are traps); the MMU's slow paths report data accesses to watched ranges. While anything
-// here is armed, needs_stepping() holds and blocks are one instruction long.
+// and TF are traps); data accesses to watched ranges are noted by the MMU (mmu/watch.h). While
+// anything here is armed, needs_stepping() holds and blocks are one instruction long.
 #pragma once
 
 #include <cstdint>
@@ -19,16 +19,12 @@ inline constexpr uint64_t kDr7Gd = 1U << 13;
 
 // True while instructions must be executed one at a time: TF, or an enabled breakpoint.
 bool needs_stepping(const Cpu& cpu);
-// True when a data or I/O breakpoint is enabled: the TLB fast path must not be used for data.
-bool has_data_breakpoints(const Cpu& cpu);
-
 // Before an instruction at `linear`: when an execution breakpoint hits and RF is clear, makes #DB
 // (a fault) pending in cpu.fault and returns true.
 bool check_execution_breakpoint(Cpu& cpu, uint64_t linear);
 
-// A data access of the current instruction: notes hits in cpu.single_step_dr6.
-void check_data_breakpoint(Cpu& cpu, uint64_t linear, uint64_t size, bool is_write);
-// The same for a port access (CR4.DE).
+// A port access of the current instruction: notes hits in cpu.single_step_dr6 (needs CR4.DE). Data
+// accesses do the same in mmu/watch.h.
 void check_io_breakpoint(Cpu& cpu, uint16_t port, unsigned size);
 
 // Behind a completed instruction that started with cpu.stepping as TF was then: when a trap is due,

@@ -54,7 +54,7 @@ Step mov_to_dr(Cpu& cpu, const Insn& insn) {
     cpu.dr7 = (value & ~kDr7Reserved) | kDr7Fixed;
   }
   if (needs_stepping(cpu)) cpu.attention.fetch_or(kAttnStep, std::memory_order_relaxed);
-  select_tlb(cpu);  // watched data must leave the fast path
+  flush_tlb(cpu);  // watched pages never enter the TLB, so it forgets those it has
   return Step::EndBlock;
 }
 
