@@ -75,8 +75,9 @@ void AddressBus::publish() {
 
 // HOT. May read slots of two versions; find() then throws the answer away.
 AddressBus::Hit AddressBus::search(uint64_t address) const {
+  const size_t count = count_.load(std::memory_order_acquire);
   size_t low = 0;
-  size_t high = count_.load(std::memory_order_acquire);
+  size_t high = count;
   while (low < high) {  // the first slot that starts above the address
     const size_t middle = (low + high) / 2;
     if (slots_[middle].start.load(std::memory_order_acquire) <= address) {
@@ -85,12 +86,16 @@ AddressBus::Hit AddressBus::search(uint64_t address) const {
       high = middle;
     }
   }
-  if (low == 0) return {};
-  const Slot& slot = slots_[low - 1];
-  const uint64_t offset = address - slot.start.load(std::memory_order_acquire);
-  const uint64_t size = slot.size.load(std::memory_order_acquire);
-  if (offset >= size) return {};
-  return {slot.device.load(std::memory_order_acquire), offset, size - offset};
+  if (low > 0) {
+    const Slot& slot = slots_[low - 1];
+    const uint64_t offset = address - slot.start.load(std::memory_order_acquire);
+    const uint64_t size = slot.size.load(std::memory_order_acquire);
+    if (offset < size) {
+      return {slot.device.load(std::memory_order_acquire), offset, size - offset};
+    }
+  }
+  if (low == count) return {nullptr, 0, ~uint64_t{0}};
+  return {nullptr, 0, slots_[low].start.load(std::memory_order_acquire) - address};
 }
 
 // HOT
@@ -105,7 +110,10 @@ AddressBus::Hit AddressBus::find(uint64_t address) const {
 
 uint64_t AddressBus::read(uint64_t address, Width width) {
   const Hit hit = find(address);
-  if (hit.left >= bytes_of(width)) return hit.device->read(hit.offset, width) & all_ones(width);
+  if (hit.left >= bytes_of(width)) {
+    if (hit.device == nullptr) return all_ones(width);
+    return hit.device->read(hit.offset, width) & all_ones(width);
+  }
   uint64_t value = 0;
   for (unsigned i = 0; i < bytes_of(width); ++i) {
     const Hit byte = address <= last_address_ - i ? find(address + i) : Hit{};
@@ -118,7 +126,7 @@ uint64_t AddressBus::read(uint64_t address, Width width) {
 void AddressBus::write(uint64_t address, Width width, uint64_t value) {
   const Hit hit = find(address);
   if (hit.left >= bytes_of(width)) {
-    hit.device->write(hit.offset, width, value & all_ones(width));
+    if (hit.device != nullptr) hit.device->write(hit.offset, width, value & all_ones(width));
     return;
   }
   for (unsigned i = 0; i < bytes_of(width); ++i) {

@@ -62,7 +62,7 @@ class AddressBus {
   struct Hit {
     IoDevice* device = nullptr;
     uint64_t offset = 0;
-    uint64_t left = 0;  // bytes from the address to the end of the range
+    uint64_t left = 0;  // bytes to the end of the range, or of the gap when there is no device
   };
 
   Hit find(uint64_t address) const;

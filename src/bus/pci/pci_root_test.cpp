@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "base/units.h"
 #include "bus/pci/fake_interrupts.h"
 
@@ -232,6 +235,40 @@ TEST_F(PciRootTest, taken_and_missing_slots_are_refused) {
   ASSERT_FALSE(taken);
   EXPECT_NE(taken.error().message.find("card"), std::string::npos);
   EXPECT_FALSE(root_->add_at(32, second_));
+}
+
+// Two vCPUs move BARs and program MSI-X while two others use the device. For ThreadSanitizer, and
+// for the promise that a moving BAR never shows another device.
+TEST_F(PciRootTest, bars_move_while_other_threads_use_them) {
+  ASSERT_TRUE(root_->add_at(1, card_));
+  ASSERT_TRUE(root_->add_at(2, second_));
+  std::atomic<bool> stop{false};
+  const auto move = [&](unsigned slot, uint32_t first) {
+    for (uint32_t i = 0; !stop.load(std::memory_order_relaxed); ++i) {
+      root_->config_write(slot, kBar0, Width::Dword, first + i % 4 * 0x10'0000);
+      root_->config_write(slot, kCommand, Width::Word, i % 3 == 0 ? 0 : 2);
+      root_->config_write(slot, config(slot, 0x34, Width::Byte) + 2, Width::Word, i << 14);
+    }
+  };
+  std::thread first([&] { move(1, 0xd000'0000); });
+  std::thread second([&] { move(2, 0xd010'0000); });
+  std::thread interrupts([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      card_.msix()->notify(0);
+      second_.set_intx(true);
+      second_.set_intx(false);
+    }
+  });
+  uint64_t wrong = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const uint64_t value = bus_.mmio_read(Gpa{0xd010'0008}, Width::Dword);
+    wrong += value != 8 && value != 0xffff'ffff;
+  }
+  stop.store(true, std::memory_order_relaxed);
+  first.join();
+  second.join();
+  interrupts.join();
+  EXPECT_EQ(wrong, 0U);
 }
 
 TEST_F(PciRootTest, state_moves_to_another_machine) {
