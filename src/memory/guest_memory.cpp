@@ -44,14 +44,14 @@ std::byte* GuestMemory::host(Gpa gpa, uint64_t len) const {
 bool GuestMemory::read(Gpa gpa, std::span<std::byte> to) const {
   const std::byte* from = host(gpa, to.size());
   if (from == nullptr) return false;
-  std::memcpy(to.data(), from, to.size());
+  if (!to.empty()) std::memcpy(to.data(), from, to.size());  // an empty span may have no address
   return true;
 }
 
 bool GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
   std::byte* to = host(gpa, from.size());
   if (to == nullptr) return false;
-  std::memcpy(to, from.data(), from.size());
+  if (!from.empty()) std::memcpy(to, from.data(), from.size());
   mark_written({gpa, from.size()});
   return true;
 }
