@@ -223,7 +223,9 @@ Bytes device(std::string_view text, Terms terms) {
 Bytes method(std::string_view text, unsigned arguments, Terms terms) {
   CHECK(arguments <= 7);
   Bytes head = path(text);
-  head.push_back(static_cast<uint8_t>(arguments));  // not serialized
+  // Serialized: two callers at once would create its named objects twice.
+  constexpr unsigned kSerialized = 1U << 3;
+  head.push_back(static_cast<uint8_t>(arguments | kSerialized));
   return block({kMethodOp}, head, terms);
 }
 

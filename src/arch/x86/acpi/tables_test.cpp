@@ -198,7 +198,7 @@ TEST_F(Iasl, reads_the_dsdt_as_meant) {
   const std::string asl = disassemble(walker, "DSDT");
   for (const char* wanted :
        {"Device (PCI0)", "EisaId (\"PNP0A08\")", "Device (COM1)", "Name (_PRT, Package (0x80)",
-        "Name (\\_S5, Package (0x04)", "Method (_OSC, 4, NotSerialized)", "QWordMemory",
+        "Name (\\_S5, Package (0x04)", "Method (_OSC, 4, Serialized)", "QWordMemory",
         "0x00000001C0000000, // Range Minimum", "0xC0000000,         // Range Minimum",
         "0x0D00,             // Range Minimum", "IRQNoFlags", "EisaId (\"PNP0B00\")",
         "0xE0000000,         // Address Base",
