@@ -46,7 +46,7 @@ function(trapeze_module NAME)
     foreach(source IN LISTS fuzzers)
       get_filename_component(fuzzer ${source} NAME_WE)
       add_executable(${NAME}_${fuzzer} ${source})
-      target_link_libraries(${NAME}_${fuzzer} PRIVATE trapeze_${NAME})
+      target_link_libraries(${NAME}_${fuzzer} PRIVATE trapeze_${NAME} ${ARG_TEST_DEPS})
       target_link_options(${NAME}_${fuzzer} PRIVATE -fsanitize=fuzzer)
       # A short run proves that the fuzzer works and finds nothing at once; `make fuzz` runs longer.
       add_test(NAME fuzz.${NAME}_${fuzzer}
