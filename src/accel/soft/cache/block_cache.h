@@ -51,7 +51,7 @@ class BlockCache final : public CodeOwner {
     const uint64_t tag = code_tag(cpu);
     const uint64_t linear = code_linear(cpu);
     const FastEntry& entry = fast_[fast_index(linear)];
-    const bool hit = entry.linear == linear && entry.tag == tag;
+    const bool hit = entry.linear == linear && entry.tag == tag && !entry.block->stale;
     if (hit && (is_code64(cpu) || cpu.rip <= cpu.seg[kCs].limit)) [[likely]]
       return entry.block;
     return find_slowly(cpu, linear, tag);
