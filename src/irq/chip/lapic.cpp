@@ -215,8 +215,10 @@ bool Lapic::take_nmi() {
 }
 
 void Lapic::nmi_unblocked() {
-  if ((attention_.load(std::memory_order_relaxed) & kNmiCount) != 2 * kOneNmi) return;
-  attention_.fetch_sub(kOneNmi, std::memory_order_acq_rel);
+  const uint32_t waiting = attention_.load(std::memory_order_relaxed) & kNmiCount;
+  if (waiting == 0) return;
+  if (waiting == 2 * kOneNmi) attention_.fetch_sub(kOneNmi, std::memory_order_acq_rel);
+  host_.wake();
 }
 
 bool Lapic::take_init() {

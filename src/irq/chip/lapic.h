@@ -118,14 +118,15 @@ class Lapic {
   // --- Own vCPU thread: interrupts ---
   // Order of a CPU: INIT, then NMI, then (IF = 1) ExtINT, then pending_vector().
   // An NMI to deliver now: call it only while NMIs are not blocked. Two can wait (one to be
-  // delivered, one behind it), as in a CPU. nmi_unblocked(), at the IRET that ends the blocking:
-  // NMIs that came meanwhile collapse into one (SDM 3A 6.7.1).
+  // delivered, one behind it), as in a CPU. The IRET that ends the blocking calls nmi_unblocked():
+  // NMIs that came meanwhile collapse into one (SDM 3A 6.7.1), for which it wakes.
   bool take_nmi();
   void nmi_unblocked();
   bool take_init();  // the vCPU then calls init_reset() and waits for SIPI
   // A SIPI that comes while the vCPU is not waiting for one is lost: take it and drop it.
   std::optional<uint8_t> take_sipi();
-  // The 8259s ask for an INTA cycle: vector = IrqChips::acknowledge_pic(), then extint_taken().
+  // The 8259s ask for an INTA cycle: extint_taken(), then vector = IrqChips::acknowledge_pic(). In
+  // this order, because the acknowledge may bring the next ExtINT message.
   bool extint_pending() const;
   void extint_taken();
   // The highest vector above PPR, if any.

@@ -176,9 +176,13 @@ TEST(Lapic, nmis_during_a_handler_collapse_into_one) {
   f.lapic.deliver({.mode = DeliveryMode::Nmi});
   EXPECT_TRUE(f.lapic.take_nmi());
   for (int i = 0; i < 10; ++i) f.lapic.deliver({.mode = DeliveryMode::Nmi});
+  const int before = f.host.wakes;
   f.lapic.nmi_unblocked();
+  EXPECT_EQ(f.host.wakes, before + 1);
   EXPECT_TRUE(f.lapic.take_nmi());
   EXPECT_FALSE(f.lapic.take_nmi());
+  f.lapic.nmi_unblocked();
+  EXPECT_EQ(f.host.wakes, before + 1);
 }
 
 TEST(Lapic, init_drops_an_earlier_sipi) {
