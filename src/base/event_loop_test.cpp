@@ -70,14 +70,13 @@ TEST_F(EventLoopTest, paused_watch_hears_nothing_even_of_a_hang_up) {
   ::close(ends[1]);
   int calls = 0;
   ASSERT_TRUE(loop->watch(read_end.get(), EPOLLIN, [&](uint32_t) {
-    ++calls;
     loop->set_events(read_end.get(), 0);
+    if (++calls == 2) return loop->stop();
+    loop->start_timer(milliseconds(5), [&] {
+      EXPECT_EQ(calls, 1);
+      loop->set_events(read_end.get(), EPOLLIN);
+    });
   }));
-  loop->start_timer(milliseconds(5), [&] {
-    EXPECT_EQ(calls, 1);
-    loop->set_events(read_end.get(), EPOLLIN);
-  });
-  loop->start_timer(milliseconds(10), [&] { loop->stop(); });
   loop->run();
   EXPECT_EQ(calls, 2);
 }
