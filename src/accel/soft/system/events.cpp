@@ -48,7 +48,6 @@ bool has_selector_error(uint8_t vector) {
 }
 
 Event event_of(Cpu& cpu, const Fault& fault) {
-  // What the exception leaves in registers is there before its handler, also when that is #DF.
   if (fault.vector == kPF) cpu.cr2 = fault.cr2;
   if (fault.vector == kDB) {
     cpu.dr6 = (cpu.dr6 & ~uint64_t{0xf}) | fault.dr6;
@@ -78,6 +77,9 @@ void deliver_with_nesting(Cpu& cpu, Event event) {
     if (deliver_event(cpu, event)) return;
     Fault second = cpu.fault;
     cpu.fault = {};
+    // CR2 tells of every page fault that is met, also of one that becomes a double fault (SDM 3A
+    // 6.15, footnote under "Interrupt 14").
+    if (second.vector == kPF) cpu.cr2 = second.cr2;
     const bool is_exception = event.source == EventSource::Exception;
     if (is_exception && event.vector == kDF) return shut_down(cpu);
     if (is_exception && makes_double_fault(event.vector, second.vector)) {

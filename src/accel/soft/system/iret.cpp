@@ -1,6 +1,7 @@
 // IRET in all modes (SDM 2A "IRET/IRETD/IRETQ").
 #include "accel/soft/mmu/access.h"
 #include "accel/soft/mmu/mmu.h"
+#include "accel/soft/system/debug.h"
 #include "accel/soft/system/instructions.h"
 #include "accel/soft/system/mode.h"
 #include "accel/soft/system/return_frame.h"
@@ -18,6 +19,9 @@ constexpr uint64_t kRestoredFrom32 = kRf | kAc | kId;
 uint64_t restorable_flags(const Cpu& cpu, unsigned size) {
   uint64_t mask = kAlwaysRestored;
   if (size != 2) mask |= kRestoredFrom32;
+  // RF lasts for one instruction and only keeps its breakpoint away: without breakpoints there is
+  // nobody to clear it again.
+  if (!needs_stepping(cpu)) mask &= ~kRf;
   if (cpu.cpl <= iopl(cpu)) mask |= kIf;
   if (cpu.cpl == 0) {
     mask |= kIopl;
