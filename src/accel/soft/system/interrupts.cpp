@@ -43,9 +43,7 @@ Step sti(Cpu& cpu, const Insn&) {
   if ((cpu.rflags_system & kIf) != 0) return Step::Next;
   set_rflags(cpu, kIf, kIf);
   cpu.shadow = 1;  // interrupts wait for one more instruction (SDM 2B "STI")
-  const uint32_t attention = cpu.attention.load(std::memory_order_relaxed);
-  if ((attention & kAttnInterrupt) != 0)
-    cpu.attention.fetch_or(kAttnStep, std::memory_order_relaxed);
+  cpu.attention.fetch_or(kAttnStep, std::memory_order_relaxed);
   return Step::EndBlock;
 }
 

@@ -13,9 +13,7 @@ namespace {
 Step after_load(Cpu& cpu, unsigned seg) {
   if (seg != kSs) return Step::Next;
   cpu.shadow = 2;
-  const uint32_t attention = cpu.attention.load(std::memory_order_relaxed);
-  if ((attention & kAttnInterrupt) != 0)
-    cpu.attention.fetch_or(kAttnStep, std::memory_order_relaxed);
+  cpu.attention.fetch_or(kAttnStep, std::memory_order_relaxed);
   return Step::EndBlock;
 }
 
@@ -92,7 +90,7 @@ Step load_far(Cpu& cpu, const Insn& insn) {
   } else {
     set_reg<uint64_t>(cpu, insn.dst, offset);
   }
-  return insn.aux == kSs ? Step::EndBlock : Step::Next;
+  return insn.aux == kSs ? Step::EndBlock : Step::Next;  // LSS leaves no shadow
 }
 
 }  // namespace trapeze::soft::system
