@@ -53,6 +53,11 @@ bool mmx_usable(Cpu& cpu) {
 bool load_block(Cpu& cpu, const Insn& insn, void* to, unsigned size, unsigned align) {
   uint64_t linear = 0;
   if (!block_address(cpu, insn, size, align, Access::Read, linear)) return false;
+  const TlbEntry& entry = cpu.tlb->entry(linear);
+  if (entry.read_tag == tag_of(linear, size)) {
+    std::memcpy(to, entry.host(linear), size);
+    return true;
+  }
   for (unsigned at = 0; at < size; at += kPiece) {
     const unsigned piece = std::min(kPiece, size - at);
     if (!slow_read(cpu, linear + at, static_cast<char*>(to) + at, piece, insn.seg)) return false;
@@ -63,6 +68,11 @@ bool load_block(Cpu& cpu, const Insn& insn, void* to, unsigned size, unsigned al
 bool store_block(Cpu& cpu, const Insn& insn, const void* from, unsigned size, unsigned align) {
   uint64_t linear = 0;
   if (!block_address(cpu, insn, size, align, Access::Write, linear)) return false;
+  const TlbEntry& entry = cpu.tlb->entry(linear);
+  if (entry.write_tag == tag_of(linear, size)) {
+    std::memcpy(entry.host(linear), from, size);
+    return true;
+  }
   for (unsigned at = 0; at < size; at += kPiece) {
     if (!probe_write(cpu, linear + at, std::min(kPiece, size - at), insn.seg)) return false;
   }

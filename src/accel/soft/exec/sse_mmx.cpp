@@ -86,6 +86,14 @@ bool masked_store(Cpu& cpu, const Insn& insn, const uint8_t* bytes, const uint8_
                   unsigned count) {
   uint64_t linear = 0;
   if (!linear_address(cpu, insn, count, Access::Write, linear)) return false;
+  const TlbEntry& entry = cpu.tlb->entry(linear);
+  if (entry.write_tag == tag_of(linear, count)) {
+    auto* host = static_cast<uint8_t*>(entry.host(linear));
+    for (unsigned i = 0; i < count; ++i) {
+      if ((mask[i] & 0x80U) != 0) store_host<uint8_t>(host + i, bytes[i]);
+    }
+    return true;
+  }
   for (unsigned i = 0; i < count; ++i) {
     if ((mask[i] & 0x80U) != 0 && !probe_write(cpu, linear + i, 1, insn.seg)) return false;
   }

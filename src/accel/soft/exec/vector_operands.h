@@ -144,7 +144,7 @@ struct MemSource {
     return try_load_vector<Form>(cpu, insn, value);
   }
   static bool get(Cpu& cpu, const Insn& insn, __m128i& value) {
-    return load_vector<Form>(cpu, insn, value);
+    return try_load_vector<Form>(cpu, insn, value) || load_vector<Form>(cpu, insn, value);
   }
 };
 
