@@ -17,10 +17,8 @@ namespace trapeze::boot {
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
-  // Where the next bytes go: never empty. Fails when no more output is wanted.
-  virtual Result<std::span<std::byte>> room() = 0;
-  // The first `size` bytes of the last room() have been written.
-  virtual Result<void> advance(size_t size) = 0;
+  // Fails when no more output is wanted.
+  virtual Result<void> put(std::span<const std::byte> bytes) = 0;
   // No more output than this is ever taken.
   virtual uint64_t limit_bytes() const = 0;
 };

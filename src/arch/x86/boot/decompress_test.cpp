@@ -9,17 +9,12 @@ namespace {
 
 using test::Bytes;
 
-// Hands out rooms of odd sizes, so that streams are cut everywhere.
 class CollectingSink final : public OutputSink {
  public:
-  explicit CollectingSink(uint64_t limit_bytes) : limit_bytes_(limit_bytes), room_(3001) {}
-  Result<std::span<std::byte>> room() override {
-    const uint64_t left = limit_bytes_ - all.size();
-    if (left == 0) return fail("limit reached");
-    return std::span(room_).first(std::min<uint64_t>(left, room_.size()));
-  }
-  Result<void> advance(size_t size) override {
-    all.insert(all.end(), room_.data(), room_.data() + size);
+  explicit CollectingSink(uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+  Result<void> put(std::span<const std::byte> bytes) override {
+    if (bytes.size() > limit_bytes_ - all.size()) return fail("limit reached");
+    all.insert(all.end(), bytes.begin(), bytes.end());
     return {};
   }
   uint64_t limit_bytes() const override { return limit_bytes_; }
@@ -27,7 +22,6 @@ class CollectingSink final : public OutputSink {
 
  private:
   uint64_t limit_bytes_;
-  Bytes room_;
 };
 
 struct Format {

@@ -1,75 +1,50 @@
 #include "arch/x86/boot/elf_stream.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "base/check.h"
+#include "base/units.h"
 
 namespace trapeze::boot {
 namespace {
 
 // Symbols and relocations that follow the segments may exceed a small guest's RAM a little.
 constexpr uint64_t kDroppedBytesAllowance = 32 * MiB;
-constexpr size_t kDropBufferBytes = 64 * KiB;
+// The ELF header and the program headers must lie in this many first bytes.
+constexpr size_t kHeadBytes = kPageSize;
 
 }  // namespace
 
-ElfStreamLoader::ElfStreamLoader(GuestMemory& memory, Placement& placement, std::string_view name)
+ElfStreamLoader::ElfStreamLoader(GuestMemory& memory, Placement& placement,
+                                 const BootConfig& config)
     : memory_(memory),
       placement_(placement),
-      name_(name),
-      limit_bytes_(memory.size_bytes() + kDroppedBytesAllowance),
-      dropped_(kDropBufferBytes) {}
+      config_(config),
+      limit_bytes_(memory.size_bytes() + kDroppedBytesAllowance) {}
 
-Result<std::span<std::byte>> ElfStreamLoader::room() {
-  if (!elf_) return std::span(head_).subspan(head_bytes_);
-  if (position_ >= limit_bytes_) {
+Result<void> ElfStreamLoader::put(std::span<const std::byte> bytes) {
+  if (bytes.size() > limit_bytes_ - position_ - head_.size()) {
     return fail(
         "{}: the kernel unpacks to more than {} MiB, which does not fit into the memory "
         "of the virtual machine",
-        name_, limit_bytes_ / MiB);
+        config_.kernel_name, limit_bytes_ / MiB);
   }
-  uint64_t gap_end = limit_bytes_;
-  if (next_route_ < routes_.size()) {
-    const Route& route = routes_[next_route_];
-    if (position_ >= route.file.offset) {
-      const uint64_t left = route.end() - position_;
-      std::byte* to = memory_.host(route.to + (position_ - route.file.offset), left);
-      CHECK(to != nullptr);  // the segment was claimed
-      return std::span(to, left);
-    }
-    gap_end = std::min(gap_end, route.file.offset);
-  }
-  return std::span(dropped_).first(std::min<uint64_t>(dropped_.size(), gap_end - position_));
-}
-
-Result<void> ElfStreamLoader::advance(size_t size) {
   if (!elf_) {
-    head_bytes_ += size;
-    CHECK(head_bytes_ <= head_.size());
-    return head_bytes_ == head_.size() ? read_headers() : Result<void>();
+    const size_t missing = std::min(kHeadBytes - head_.size(), bytes.size());
+    head_.insert(head_.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(missing));
+    bytes = bytes.subspan(missing);
+    if (head_.size() < kHeadBytes) return {};
+    TRY(read_headers());
   }
-  position_ += size;
-  if (next_route_ < routes_.size() && position_ >= routes_[next_route_].end()) {
-    const Route& done = routes_[next_route_];
-    memory_.mark_written({done.to, done.file.size});
-    ++next_route_;
-  }
+  route(bytes);
   return {};
 }
 
 Result<void> ElfStreamLoader::read_headers() {
-  const auto head = std::span<const std::byte>(head_).first(head_bytes_);
-  elf_ = TRY(parse_elf(head, name_));
+  elf_ = TRY(parse_elf(head_, config_.kernel_name));
   TRY(placement_.claim_segments(*elf_));
   TRY(plan_routes());
-  for (size_t done = 0; done < head.size();) {
-    const std::span<std::byte> to = TRY(room());
-    const size_t size = std::min(to.size(), head.size() - done);
-    std::memcpy(to.data(), head.data() + done, size);
-    TRY(advance(size));
-    done += size;
-  }
+  route(head_);
+  head_.clear();
   return {};
 }
 
@@ -82,18 +57,38 @@ Result<void> ElfStreamLoader::plan_routes() {
   });
   for (size_t i = 1; i < routes_.size(); ++i) {
     if (routes_[i].file.offset < routes_[i - 1].end()) {
-      return fail("{}: ELF segments overlap in the file", name_);
+      return fail("{}: ELF segments overlap in the file", config_.kernel_name);
     }
   }
   return {};
 }
 
+void ElfStreamLoader::route(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    if (next_route_ == routes_.size()) {
+      position_ += bytes.size();
+      return;
+    }
+    const Route& route = routes_[next_route_];
+    const bool inside = position_ >= route.file.offset;
+    const uint64_t end = inside ? route.end() : route.file.offset;
+    const auto part = bytes.first(std::min<uint64_t>(bytes.size(), end - position_));
+    if (inside) {
+      copy_to_ram(memory_, route.to + (position_ - route.file.offset), part, config_.ram_is_zero);
+    }
+    position_ += part.size();
+    bytes = bytes.subspan(part.size());
+    if (position_ == route.end()) ++next_route_;
+  }
+}
+
 Result<ElfImage> ElfStreamLoader::finish() {
   if (!elf_) TRY(read_headers());
   if (next_route_ < routes_.size()) {
-    return fail("{}: the kernel inside is truncated: it ends at byte {}, a segment at {}", name_,
-                position_, routes_.back().end());
+    return fail("{}: the kernel inside is truncated: it ends at byte {}, a segment at {}",
+                config_.kernel_name, position_, routes_.back().end());
   }
+  if (!config_.ram_is_zero) clear_bss(*elf_, memory_);
   return std::move(*elf_);
 }
 

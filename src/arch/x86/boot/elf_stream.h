@@ -4,28 +4,27 @@
 // appends) is dropped.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "arch/x86/boot/boot.h"
 #include "arch/x86/boot/decompress.h"
 #include "arch/x86/boot/placement.h"
-#include "base/units.h"
 
 namespace trapeze::boot {
 
 class ElfStreamLoader final : public OutputSink {
  public:
-  // Segments are claimed in `placement` before anything is written. Both references must outlive
+  // Segments are claimed in `placement` before anything is written. All references must outlive
   // this object.
-  ElfStreamLoader(GuestMemory& memory, Placement& placement, std::string_view name);
+  ElfStreamLoader(GuestMemory& memory, Placement& placement, const BootConfig& config);
 
-  Result<std::span<std::byte>> room() override;
-  Result<void> advance(size_t size) override;
+  Result<void> put(std::span<const std::byte> bytes) override;
   uint64_t limit_bytes() const override { return limit_bytes_; }
 
-  // After the last byte: the image, when every segment has arrived in full.
+  // After the last byte: the image, when every segment has arrived in full. Clears the BSS unless
+  // RAM is zero.
   Result<ElfImage> finish();
 
  private:
@@ -37,21 +36,20 @@ class ElfStreamLoader final : public OutputSink {
   };
   Result<void> read_headers();
   Result<void> plan_routes();
+  void route(std::span<const std::byte> bytes);
 
   GuestMemory& memory_;
   Placement& placement_;
-  std::string name_;
+  const BootConfig& config_;
   uint64_t limit_bytes_;
 
   // The first bytes of the file are held back until the program headers in them are known.
-  std::array<std::byte, kPageSize> head_;
-  size_t head_bytes_ = 0;
+  std::vector<std::byte> head_;
   std::optional<ElfImage> elf_;
 
   std::vector<Route> routes_;  // by file offset, not overlapping
   size_t next_route_ = 0;
   uint64_t position_ = 0;  // in the file; everything before has been placed or dropped
-  std::vector<std::byte> dropped_;
 };
 
 }  // namespace trapeze::boot

@@ -121,10 +121,9 @@ Result<void> check_identity_mapped(Gpa entry, std::string_view name) {
 // that init_size, room for unpacking in place, is of no interest.
 Result<Entry> unpack_payload(const SetupHeader& header, Compression compression,
                              const BootConfig& config, Placement& placement, GuestMemory& memory) {
-  ElfStreamLoader loader(memory, placement, config.kernel_name);
+  ElfStreamLoader loader(memory, placement, config);
   TRY(decompress(compression, header.payload(), config.kernel_name, loader));
   const ElfImage elf = TRY(loader.finish());
-  if (!config.ram_is_zero) clear_bss(elf, memory);
   Entry entry;
   entry.address = TRY(require_entry(elf, config.kernel_name));
   TRY(check_identity_mapped(entry.address, config.kernel_name));
@@ -167,14 +166,12 @@ Result<Entry> enter_decompressor(const SetupHeader& header, Compression compress
 class VectorSink final : public OutputSink {
  public:
   VectorSink(std::vector<std::byte>& to, uint64_t limit_bytes, std::string_view name)
-      : to_(to), limit_bytes_(limit_bytes), name_(name), chunk_(MiB) {}
-  Result<std::span<std::byte>> room() override {
-    const uint64_t left = limit_bytes_ - to_.size();
-    if (left == 0) return fail("{}: unpacks to more than {} bytes", name_, limit_bytes_);
-    return std::span(chunk_).first(std::min<uint64_t>(left, chunk_.size()));
-  }
-  Result<void> advance(size_t size) override {
-    to_.insert(to_.end(), chunk_.data(), chunk_.data() + size);
+      : to_(to), limit_bytes_(limit_bytes), name_(name) {}
+  Result<void> put(std::span<const std::byte> bytes) override {
+    if (bytes.size() > limit_bytes_ - to_.size()) {
+      return fail("{}: unpacks to more than {} bytes", name_, limit_bytes_);
+    }
+    to_.insert(to_.end(), bytes.begin(), bytes.end());
     return {};
   }
   uint64_t limit_bytes() const override { return limit_bytes_; }
@@ -183,7 +180,6 @@ class VectorSink final : public OutputSink {
   std::vector<std::byte>& to_;
   uint64_t limit_bytes_;
   std::string_view name_;
-  std::vector<std::byte> chunk_;
 };
 
 }  // namespace

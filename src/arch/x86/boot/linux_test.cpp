@@ -1,4 +1,7 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <algorithm>
 
 #include "arch/x86/boot/test_images.h"
 
@@ -196,6 +199,38 @@ TEST_F(LinuxBootTest, UsedRam_BssIsCleared) {
   ASSERT_TRUE(memory_->fill(Gpa{0x100'0000}, std::byte{0xaa}, 8 * MiB));
   ASSERT_TRUE(load(test::linux_elf()));
   expect_segments(*memory_);
+}
+
+// Pages of a segment that are in memory, by mincore().
+size_t resident_pages(const GuestMemory& memory, Gpa start, uint64_t size) {
+  std::vector<unsigned char> residency(size / kPageSize);
+  CHECK(::mincore(memory.host(start, size), size, residency.data()) == 0);
+  return static_cast<size_t>(std::count_if(residency.begin(), residency.end(),
+                                           [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+TEST_F(LinuxBootTest, PagesOfZerosInTheFile_StayUntouched) {
+  Bytes content = test::pattern(2 * kPageSize, 1);
+  content.resize(300 * kPageSize);
+  content.back() = std::byte{1};
+  const Bytes elf = test::make_elf64(0x100'0000, {{0x100'0000, content, 0, 0}});
+  for (const Bytes& image : {elf, test::make_bzimage(test::pack_gzip(elf))}) {
+    memory_ = test::make_memory(64 * MiB);
+    ASSERT_TRUE(load(image));
+    EXPECT_EQ(resident_pages(*memory_, Gpa{0x100'0000}, content.size()), 3U);
+    EXPECT_TRUE(test::read_guest(*memory_, Gpa{0x100'0000}, content.size()) == content);
+  }
+}
+
+TEST_F(LinuxBootTest, PagesOfZerosInUsedRam_AreWritten) {
+  config_.ram_is_zero = false;
+  Bytes content(20 * kPageSize);
+  const Bytes elf = test::make_elf64(0x100'0000, {{0x100'0000, content, 0, 0}});
+  for (const Bytes& image : {elf, test::make_bzimage(test::pack_gzip(elf))}) {
+    ASSERT_TRUE(memory_->fill(Gpa{0x100'0000}, std::byte{0xaa}, content.size()));
+    ASSERT_TRUE(load(image));
+    EXPECT_TRUE(test::read_guest(*memory_, Gpa{0x100'0000}, content.size()) == content);
+  }
 }
 
 TEST_F(LinuxBootTest, UnknownPacking_EntersTheKernelsOwnDecompressor) {

@@ -1,11 +1,21 @@
 #include "arch/x86/boot/placement.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "arch/x86/layout.h"
 #include "base/units.h"
 
 namespace trapeze::boot {
+namespace {
+
+bool is_zero(std::span<const std::byte> bytes) {
+  // The first byte is zero, and every byte equals its neighbour.
+  return bytes[0] == std::byte{0} &&
+         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+}  // namespace
 
 Placement::Placement(const GuestMemory& memory, std::string_view kernel_name)
     : memory_(memory), kernel_name_(kernel_name) {
@@ -75,12 +85,24 @@ std::optional<Gpa> Placement::find_lowest(Gpa from, uint64_t size) const {
   return std::nullopt;
 }
 
+void copy_to_ram(GuestMemory& memory, Gpa gpa, std::span<const std::byte> bytes, bool ram_is_zero) {
+  if (bytes.empty()) return;
+  std::byte* const to = memory.host(gpa, bytes.size());
+  CHECK(to != nullptr);
+  for (size_t done = 0; done < bytes.size();) {
+    const uint64_t left_in_page = kPageSize - (gpa.raw() + done) % kPageSize;
+    const auto page = bytes.subspan(done, std::min<uint64_t>(left_in_page, bytes.size() - done));
+    if (!ram_is_zero || !is_zero(page)) std::memcpy(to + done, page.data(), page.size());
+    done += page.size();
+  }
+  memory.mark_written({gpa, bytes.size()});
+}
+
 void load_segments(const ElfImage& elf, std::span<const std::byte> file, bool ram_is_zero,
                    GuestMemory& memory) {
   for (const ElfSegment& segment : elf.segments) {
-    const bool in_ram =
-        memory.write(segment.memory.start, file.subspan(segment.file.offset, segment.file.size));
-    CHECK(in_ram);
+    copy_to_ram(memory, segment.memory.start, file.subspan(segment.file.offset, segment.file.size),
+                ram_is_zero);
   }
   if (!ram_is_zero) clear_bss(elf, memory);
 }

@@ -41,6 +41,11 @@ class Placement {
   std::vector<Claim> claims_;
 };
 
+// Copies to RAM, which `gpa` and `bytes` have been checked to lie in. Pages of zeros are left out
+// where RAM is zero already: a third of a Linux kernel is zeros (BSS, gaps between its parts), and
+// a page that was never touched costs neither time nor memory.
+void copy_to_ram(GuestMemory& memory, Gpa gpa, std::span<const std::byte> bytes, bool ram_is_zero);
+
 // Copies every segment from the file and clears its BSS unless RAM is known to be zero. The
 // segments have been claimed and lie within the file.
 void load_segments(const ElfImage& elf, std::span<const std::byte> file, bool ram_is_zero,
