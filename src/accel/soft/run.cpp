@@ -60,9 +60,8 @@ bool take_init_or_sipi(Cpu& cpu) {
 std::optional<uint8_t> take_interrupt(Cpu& cpu) {
   Lapic& lapic = *cpu.env->lapic;
   if (lapic.extint_pending() && cpu.env->chips != nullptr) {
-    const uint8_t vector = cpu.env->chips->acknowledge_pic();
-    lapic.extint_taken();
-    return vector;
+    lapic.extint_taken();  // before the acknowledge, which may bring the next request
+    return cpu.env->chips->acknowledge_pic();
   }
   if (lapic.pending_vector()) return lapic.accept();
   return std::nullopt;

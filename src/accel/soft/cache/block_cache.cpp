@@ -177,7 +177,7 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
     }
   }
   if (!block->crosses) block->size_bytes = at;
-  block->insns[block->count] = pseudo_insn(block_end_handler(), at);
+  block->insns[block->count] = pseudo_insn(block_end_handler(), block->size_bytes);
   insns_used_ += block->count + 1;
   if (in_ram) {
     const CodeMap& map = *cpu.env->code_map;

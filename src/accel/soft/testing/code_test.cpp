@@ -53,7 +53,7 @@ TEST(Code, instruction_across_pages_runs_and_follows_both_pages) {
   const std::vector<uint8_t> bytes = {0xb8, 0x44, 0x33, 0x22, 0x11, 0xf4};  // mov eax, imm32; hlt
   machine.memory().write(Gpa{at}, std::as_bytes(std::span(bytes)));
   machine.cpu().rip = at;
-  machine.run();
+  EXPECT_EQ(machine.run(), RunResult::Halted);
   EXPECT_EQ(machine.cpu().gpr[kRax], 0x11223344U);
   machine.memory().store<uint8_t>(Gpa{at + 4}, 0x99);
   machine.cpu().halted = false;

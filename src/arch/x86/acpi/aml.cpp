@@ -134,7 +134,7 @@ Bytes integer(uint64_t value) {
 
 Bytes string(std::string_view text) {
   Bytes out{kStringPrefix};
-  out.insert(out.end(), text.begin(), text.end());
+  for (const char c : text) out.push_back(static_cast<uint8_t>(c));  // GCC 12 warns of insert()
   out.push_back(0);
   return out;
 }
