@@ -7,8 +7,6 @@
 namespace trapeze::soft::exec {
 namespace {
 
-constexpr uint8_t kFirstOpcode = 0xd8;
-
 // Memory operands by opcode (from 0xd8) and ModRM.reg: bytes read (positive) or written (negative);
 // 0: a control instruction or no instruction.
 constexpr int8_t kMemoryBytes[8][8] = {
@@ -22,29 +20,12 @@ constexpr int8_t kMemoryBytes[8][8] = {
     {2, -2, -2, -2, 10, 8, -10, -8},  // DF: FILD.. m16int; FBLD; FILD m64int; FBSTP; FISTP m64int
 };
 
-// bind leaves the opcode byte in insn.dst, ModRM in insn.src and ModRM.reg in insn.aux.
-uint16_t opcode_of(const Insn& insn) {
-  return static_cast<uint16_t>((insn.dst & 7U) << 8 | insn.src);
-}
-
-// FIP, FCS and FOP tell of the last non-control instruction, FDP and FDS of its memory operand (SDM
-// 1 8.1.8, 8.1.9). CPUID offers neither FDP_EXCPTN_ONLY nor the deprecation of FCS and FDS.
-void record_instruction(Cpu& cpu, const Insn& insn) {
-  cpu.fpu.fop = opcode_of(insn);
-  cpu.fpu.fip = insn_rip(cpu, insn);
-  cpu.fpu.fcs = cpu.seg[kCs].selector;
-}
-void record_operand(Cpu& cpu, const Insn& insn) {
-  cpu.fpu.fdp = effective_address(cpu, insn);
-  cpu.fpu.fds = cpu.seg[insn.seg].selector;
-}
-
 Step x87_register(Cpu& cpu, const Insn& insn) {
   if (!x87_usable(cpu, true)) return Step::Fault;
   X87Result result;
   run_x87(cpu, x87_register_stub(insn.dst, insn.src), nullptr, result);
   commit_x87(cpu, result);
-  record_instruction(cpu, insn);
+  record_x87(cpu, insn);
   return Step::Next;
 }
 
@@ -56,8 +37,8 @@ Step x87_load(Cpu& cpu, const Insn& insn) {
   X87Result result;
   run_x87(cpu, x87_memory_stub(insn.dst, insn.aux), operand, result);
   commit_x87(cpu, result);
-  record_instruction(cpu, insn);
-  record_operand(cpu, insn);
+  record_x87(cpu, insn);
+  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 
@@ -72,8 +53,8 @@ Step x87_store(Cpu& cpu, const Insn& insn) {
   const bool stored = (result.raised & ~cpu.fpu.fcw & kFswFlags & ~kPrecision) == 0;
   if (stored && !store_block(cpu, insn, operand, static_cast<unsigned>(size))) return Step::Fault;
   commit_x87(cpu, result);
-  record_instruction(cpu, insn);
-  record_operand(cpu, insn);
+  record_x87(cpu, insn);
+  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 
@@ -82,32 +63,50 @@ Step x87_nothing(Cpu& cpu, const Insn&) {
   return x87_usable(cpu, false) ? Step::Next : Step::Fault;
 }
 
+Handler bind_exact(const Decoded& decoded) {
+  switch (static_cast<unsigned>(decoded.zy.mnemonic)) {
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
+      return &handler<x87_nothing>;
+    default:
+      break;
+  }
+  const Insn& insn = decoded.insn;
+  if (is_x87_register_form(insn)) return &handler<x87_register>;
+  const int bytes = kMemoryBytes[insn.dst & 7U][insn.aux];
+  if (bytes == 0) return nullptr;
+  return bytes > 0 ? &handler<x87_load> : &handler<x87_store>;
+}
+
 }  // namespace
+
+void record_x87_operand(Cpu& cpu, const Insn& insn) {
+  cpu.fpu.fdp = effective_address(cpu, insn);
+  cpu.fpu.fds = cpu.seg[insn.seg].selector;
+}
+
+Step x87_exact(Cpu& cpu, const Insn& insn) {
+  if (is_x87_register_form(insn)) return x87_register(cpu, insn);
+  return kMemoryBytes[insn.dst & 7U][insn.aux & 7U] > 0 ? x87_load(cpu, insn)
+                                                        : x87_store(cpu, insn);
+}
 
 Handler bind_x87(Decoded& decoded) {
   const auto& zy = decoded.zy;
   if (zy.mnemonic == ZYDIS_MNEMONIC_FWAIT) return bind_x87_control(decoded);
   if (zy.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || zy.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
     return nullptr;
-  if (zy.opcode < kFirstOpcode || zy.opcode > kFirstOpcode + 7) return nullptr;
+  if (zy.opcode < 0xd8 || zy.opcode > 0xdf) return nullptr;
   if (const Handler control = bind_x87_control(decoded)) return control;
   decoded.insn.dst = zy.opcode;
   decoded.insn.src =
       static_cast<uint8_t>(zy.raw.modrm.mod << 6 | zy.raw.modrm.reg << 3 | zy.raw.modrm.rm);
   decoded.insn.aux = zy.raw.modrm.reg;
-  if (zy.raw.modrm.mod == 3) {
-    switch (static_cast<unsigned>(zy.mnemonic)) {
-      case ZYDIS_MNEMONIC_FENI8087_NOP:
-      case ZYDIS_MNEMONIC_FDISI8087_NOP:
-      case ZYDIS_MNEMONIC_FSETPM287_NOP:
-        return &handler<x87_nothing>;
-      default:
-        return &handler<x87_register>;
-    }
-  }
-  const int bytes = kMemoryBytes[zy.opcode - kFirstOpcode][zy.raw.modrm.reg];
-  if (bytes == 0) return nullptr;
-  return bytes > 0 ? &handler<x87_load> : &handler<x87_store>;
+  const Handler exact = bind_exact(decoded);
+  if (exact == nullptr) return nullptr;
+  const Handler quick = bind_x87_quick(decoded);
+  return quick != nullptr ? quick : exact;
 }
 
 }  // namespace trapeze::soft::exec

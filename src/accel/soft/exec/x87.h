@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "accel/soft/exec/dispatch.h"
 #include "accel/soft/exec/fpu.h"
 
 namespace trapeze::soft::exec {
@@ -26,5 +27,24 @@ struct alignas(16) X87Result {
 void run_x87(const Cpu& cpu, X87Stub stub, void* operand, X87Result& result);
 // Makes the result the guest's state.
 void commit_x87(Cpu& cpu, const X87Result& result);
+
+// bind_x87() leaves the opcode byte in insn.dst, ModRM in insn.src and ModRM.reg in insn.aux.
+inline bool is_x87_register_form(const Insn& insn) { return insn.src >= 0xc0; }
+
+// FIP, FCS and FOP tell of the last non-control instruction, FDP and FDS of its memory operand (SDM
+// 1 8.1.8, 8.1.9). CPUID offers neither FDP_EXCPTN_ONLY nor the deprecation of FCS and FDS.
+inline void record_x87(Cpu& cpu, const Insn& insn) {
+  cpu.fpu.fop = static_cast<uint16_t>((insn.dst & 7U) << 8 | insn.src);
+  cpu.fpu.fip = insn_rip(cpu, insn);
+  cpu.fpu.fcs = cpu.seg[kCs].selector;
+}
+void record_x87_operand(Cpu& cpu, const Insn& insn);
+
+// Any data instruction by run_x87().
+Step x87_exact(Cpu& cpu, const Insn& insn);
+
+// x87_quick.cpp: the frequent instructions when nothing is unusual (all exceptions masked, no stack
+// fault), with only their operands taken to the host's unit; nullptr for the others.
+Handler bind_x87_quick(const Decoded& decoded);
 
 }  // namespace trapeze::soft::exec
