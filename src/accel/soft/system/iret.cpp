@@ -1,4 +1,5 @@
 // IRET in all modes (SDM 2A "IRET/IRETD/IRETQ").
+#include "accel/soft/core/env.h"
 #include "accel/soft/mmu/access.h"
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/system/debug.h"
@@ -8,6 +9,7 @@
 #include "accel/soft/system/segments.h"
 #include "accel/soft/system/stack.h"
 #include "accel/soft/system/task.h"
+#include "irq/chip/lapic.h"
 
 namespace trapeze::soft::system {
 namespace {
@@ -123,7 +125,10 @@ Step iret_protected(Cpu& cpu, unsigned size) {
 }  // namespace
 
 Step iret(Cpu& cpu, const Insn& insn) {
-  cpu.nmi_blocked = false;  // also when it faults (SDM 3A 6.7.1)
+  if (cpu.nmi_blocked) {
+    cpu.nmi_blocked = false;  // also when it faults (SDM 3A 6.7.1)
+    if (cpu.env->lapic != nullptr) cpu.env->lapic->nmi_unblocked();
+  }
   if (is_real_or_vm86(cpu)) return iret_real(cpu, insn.width);
   if ((cpu.rflags_system & kNt) != 0) return iret_nested_task(cpu, next_rip(cpu, insn));
   return iret_protected(cpu, insn.width);
