@@ -134,25 +134,39 @@ class Runner {
   }
 
   RunResult run() {
-    for (;;) {
-      // HOT
-      const bool eventful = cpu_.attention.load(std::memory_order_relaxed) != 0 ||
-                            cpu_.fault.pending || cpu_.halted || limits_.single_step ||
-                            cpu_.instructions >= end_;
-      if (eventful) [[unlikely]] {
-        if (const std::optional<RunResult> result = attend()) return *result;
-        continue;
-      }
-      const Block* block = blocks_.find(cpu_);
-      if (block != nullptr) [[likely]]
-        run_block(cpu_, block);
-    }
+    const bool bounded = limits_.single_step || limits_.instructions != ~uint64_t{0};
+    return bounded ? run_loop<true>() : run_loop<false>();
   }
 
  private:
+  template <bool kBounded>
+  RunResult run_loop() {
+    // Whatever state the CPU is in (halted, say) is looked at before the first block.
+    if (const std::optional<RunResult> result = attend()) return *result;
+    Block* previous = nullptr;
+    for (;;) {
+      // HOT
+      const bool eventful = cpu_.attention.load(std::memory_order_relaxed) != 0 ||
+                            (kBounded && (limits_.single_step || cpu_.instructions >= end_));
+      if (eventful) [[unlikely]] {
+        if (const std::optional<RunResult> result = attend()) return *result;
+        previous = nullptr;
+        continue;
+      }
+      Block* block = blocks_.find(cpu_, previous);
+      previous = block;
+      if (block == nullptr) [[unlikely]] {
+        cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+        continue;
+      }
+      run_block(cpu_, block);
+    }
+  }
+
   // Everything that is not the next block. Always makes progress: either an event is taken, or one
   // instruction or block is run.
   std::optional<RunResult> attend() {
+    clear_attention(cpu_, kAttnEvent);
     if (cpu_.fault.pending) {
       if (limits_.stop_on_fault) return RunResult::Fault;
       deliver_fault(cpu_);
@@ -177,7 +191,10 @@ class Runner {
     if ((bits & kAttnInterrupt) != 0) {
       take_events(cpu_);
       if (cpu_.shut_down) return RunResult::ShutDown;
-      if (cpu_.fault.pending) return std::nullopt;
+    }
+    if (cpu_.fault.pending) {
+      cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+      return std::nullopt;
     }
     if (cpu_.halted || cpu_.waiting_for_sipi) return RunResult::Halted;
     run_one();
@@ -189,14 +206,22 @@ class Runner {
     const bool waiting = (cpu_.attention.load(std::memory_order_relaxed) & kAttnInterrupt) != 0;
     if (stepping || (cpu_.shadow != 0 && waiting)) {
       single_step(cpu_, blocks_);
+      if (cpu_.fault.pending) cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
       return;
     }
     // Nobody waits for the end of the shadow: interrupts are only looked at behind the next block,
     // which is at least one instruction.
     cpu_.shadow = 0;
     clear_attention(cpu_, kAttnStep);
-    const Block* block = blocks_.find(cpu_);
-    if (block != nullptr) run_block(cpu_, block);
+    run_or_fault(blocks_.find(cpu_, nullptr));
+  }
+
+  void run_or_fault(const Block* block) {
+    if (block != nullptr) {
+      run_block(cpu_, block);
+    } else {
+      cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+    }
   }
 
   Cpu& cpu_;

@@ -47,13 +47,13 @@ bool BlockCache::translate(Cpu& cpu, uint64_t linear, uint64_t tag, uint64_t& gp
   if (entry.page != page || entry.tag != tag) {
     uint64_t found = 0;
     if (!translate_fetch(cpu, linear, found)) return false;
-    entry = {page, code_tag(cpu), align_down(found, kPageSize)};
+    entry = {page, cpu.code_tag, align_down(found, kPageSize)};
   }
   gpa = entry.gpa | linear % kPageSize;
   return true;
 }
 
-const Block* BlockCache::find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag) {
+Block* BlockCache::find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag) {
   ++stats_.slow_lookups;
   if (!is_code64(cpu) && cpu.rip > cpu.seg[kCs].limit) {
     raise(cpu, kGP, 0);
@@ -235,8 +235,8 @@ bool BlockCache::decode_crossing(Cpu& cpu, Block& block, std::span<const uint8_t
   return true;
 }
 
-const Block* BlockCache::find_single(Cpu& cpu) {
-  const uint64_t tag = code_tag(cpu);
+Block* BlockCache::find_single(Cpu& cpu) {
+  const uint64_t tag = cpu.code_tag;
   const uint64_t linear = code_linear(cpu);
   if (!is_code64(cpu) && cpu.rip > cpu.seg[kCs].limit) {
     raise(cpu, kGP, 0);

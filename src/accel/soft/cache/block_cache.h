@@ -20,18 +20,31 @@
 
 namespace trapeze::soft {
 
+struct Block;
+
+// A successor that a block has had: the block at `linear` while the CPU's code tag is `tag`.
+struct BlockLink {
+  uint64_t linear = 0;
+  uint64_t tag = ~uint64_t{0};
+  Block* block = nullptr;
+};
+
 struct Block {
-  Insn* insns = nullptr;         // `count` instructions, then a terminator
+  // --- hot: entered and left by the run loop
+  Insn* insns = nullptr;  // `count` instructions, then a terminator
+  uint32_t count = 0;
+  bool stale = false;
+  bool crosses = false;  // one instruction, on two pages
+  CodeSize code_size = CodeSize::Code64;
+  uint8_t next_link = 0;  // which link is replaced next
+  BlockLink links[2];     // branches have two successors
+  // --- cold
   uint64_t gpa = 0;              // of the first byte
   uint64_t next_page_gpa = 0;    // crossing blocks: start of the page they end on
   uint64_t unsettled_epoch = 0;  // not 0: compare the bytes before each use until this has settled
   uint64_t bytes_hash = 0;       // for that comparison
   Block* next_on_page[2] = {};   // chains of by_page_, the second for the page it crosses into
-  uint32_t count = 0;
   uint16_t size_bytes = 0;
-  bool crosses = false;  // one instruction, on two pages
-  bool stale = false;
-  CodeSize code_size = CodeSize::Code64;
 };
 
 struct CacheStats {
@@ -46,18 +59,30 @@ class BlockCache final : public CodeOwner {
   static Result<std::unique_ptr<BlockCache>> create(const CpuModel& model);
 
   // The block at cpu.rip; nullptr with a fault pending (fetch fault, #UD comes from running it).
-  // HOT: the fast table is looked up inline.
-  const Block* find(Cpu& cpu) {
-    const uint64_t tag = code_tag(cpu);
+  // `previous` is the block that led here, or null: it remembers its successors.
+  // HOT: links and the fast table are looked up inline.
+  Block* find(Cpu& cpu, Block* previous) {
+    const uint64_t tag = cpu.code_tag;
     const uint64_t linear = code_linear(cpu);
+    if (previous != nullptr && is_code64(cpu)) [[likely]] {
+      for (const BlockLink& link : previous->links) {
+        if (link.linear == linear && link.tag == tag && !link.block->stale) return link.block;
+      }
+    }
     const FastEntry& entry = fast_[fast_index(linear)];
     const bool hit = entry.linear == linear && entry.tag == tag && !entry.block->stale;
-    if (hit && (is_code64(cpu) || cpu.rip <= cpu.seg[kCs].limit)) [[likely]]
+    if (hit && (is_code64(cpu) || cpu.rip <= cpu.seg[kCs].limit)) [[likely]] {
+      // The fast table holds nothing that must be checked at each use, so neither do links.
+      if (previous != nullptr) {
+        previous->links[previous->next_link] = {linear, tag, entry.block};
+        previous->next_link ^= 1;
+      }
       return entry.block;
+    }
     return find_slowly(cpu, linear, tag);
   }
   // A block of exactly one instruction at cpu.rip, for single steps; never cached.
-  const Block* find_single(Cpu& cpu);
+  Block* find_single(Cpu& cpu);
 
   // CodeOwner: also called in the middle of a block by a store that hit code.
   void drop_stale_code(Cpu& cpu) override;
@@ -66,11 +91,7 @@ class BlockCache final : public CodeOwner {
   const CacheStats& stats() const { return stats_; }
 
  private:
-  struct FastEntry {
-    uint64_t linear = 0;
-    uint64_t tag = ~uint64_t{0};
-    const Block* block = nullptr;
-  };
+  using FastEntry = BlockLink;
   struct FetchEntry {
     uint64_t page = ~uint64_t{0};
     uint64_t tag = ~uint64_t{0};
@@ -91,7 +112,7 @@ class BlockCache final : public CodeOwner {
     const uint64_t linear = cpu.rip + cpu.linear_base[kCs];
     return is_code64(cpu) ? linear : linear & 0xffff'ffffU;
   }
-  const Block* find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag);
+  Block* find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag);
   bool translate(Cpu& cpu, uint64_t linear, uint64_t tag, uint64_t& gpa);
   bool fits_memory() const;
   Block* decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_t tag, unsigned max_insns);

@@ -55,6 +55,7 @@ inline constexpr uint32_t kAttnInterrupt = 1U << 0;  // the local APIC or the PI
 inline constexpr uint32_t kAttnKick = 1U << 1;       // AccelVcpu::kick()
 inline constexpr uint32_t kAttnTimer = 1U << 2;      // the local APIC timer's deadline has passed
 inline constexpr uint32_t kAttnCode = 1U << 3;       // code pages were written (mmu/code_map.h)
+inline constexpr uint32_t kAttnEvent = 1U << 5;      // own thread: a fault is pending, or HLT
 inline constexpr uint32_t kAttnStep = 1U << 4;  // TF, breakpoints or a shadow: go in single steps
 
 // x87 and SSE state. `st` is in register order (R0..R7, not the stack order), 10 bytes used of
@@ -79,6 +80,7 @@ struct Cpu {
   bool stack32;             // SS.B: ESP instead of SP outside 64-bit mode
   bool df;                  // mirrors rflags_system: direction flag
   uint64_t rip;             // current only between blocks; inside, see next_rip()
+  uint64_t code_tag;        // see mmu/mmu.h
   Tlb* tlb;                 // for explicit data accesses at this CPL and EFLAGS.AC
   uint64_t linear_base[6];  // segment bases as addressing uses them: 0 for ES..DS in 64-bit mode
   std::atomic<uint32_t> attention;

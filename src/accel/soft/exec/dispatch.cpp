@@ -12,6 +12,9 @@ Step raise_undefined(Cpu& cpu, const Insn&) { return raise(cpu, kUD); }
 void leave_block(Cpu& cpu, const Insn* insn, Step step) {
   switch (step) {
     case Step::Fault:
+      cpu.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+      cpu.rip = insn_rip(cpu, *insn);
+      return;
     case Step::Restart:
       cpu.rip = insn_rip(cpu, *insn);
       return;

@@ -39,14 +39,22 @@ void clear_page(Tlb& tlb, uint64_t linear) {
   }
 }
 
+void refresh_code_tag(Cpu& cpu) {
+  const uint64_t epoch =
+      cpu.cpl == 3 ? cpu.tlbs->current->code_epoch : cpu.tlbs->supervisor_code_epoch;
+  cpu.code_tag = epoch << 2 | static_cast<uint64_t>(cpu.code_size);
+}
+
 void new_code_epoch(Cpu& cpu, AddressSpace& space) {
   space.code_epoch = cpu.tlbs->next_epoch++;
   space.code = CodeFilter{};
+  refresh_code_tag(cpu);
 }
 void new_supervisor_code_epoch(Cpu& cpu) {
   cpu.tlbs->supervisor_code_epoch = cpu.tlbs->next_epoch++;
   cpu.tlbs->supervisor_code = CodeFilter{};
   cpu.tlbs->local_supervisor_code = false;
+  refresh_code_tag(cpu);
 }
 
 void clear_space(Cpu& cpu, AddressSpace& space) {
@@ -85,6 +93,7 @@ uint64_t current_pcid(const Cpu& cpu) { return (cpu.cr4 & kCr4Pcide) != 0 ? cpu.
 
 void select_tlb(Cpu& cpu) {
   TlbContexts& tlbs = *cpu.tlbs;
+  refresh_code_tag(cpu);
   if (cpu.cpl == 3) {
     cpu.tlb = &tlbs.current->user;
   } else if ((cpu.cr4 & kCr4Smap) != 0 && (cpu.rflags_system & kAc) != 0) {
@@ -208,12 +217,6 @@ bool translate_fetch(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
   }
   gpa = translation.gpa;
   return true;
-}
-
-uint64_t code_tag(const Cpu& cpu) {
-  const uint64_t epoch =
-      cpu.cpl == 3 ? cpu.tlbs->current->code_epoch : cpu.tlbs->supervisor_code_epoch;
-  return epoch << 2 | static_cast<uint64_t>(cpu.code_size);
 }
 
 void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {

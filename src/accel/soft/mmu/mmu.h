@@ -38,9 +38,9 @@ bool translate_fetch(Cpu& cpu, uint64_t linear, uint64_t& gpa);
 // True when `linear` is canonical for the current paging mode (48 bits; 57 with LA57).
 bool is_canonical(const Cpu& cpu, uint64_t linear);
 
-// A number that changes whenever a cached linear-to-code association may have become wrong: other
-// address space, flush, CPL or mode change. The block lookup keys on it.
-uint64_t code_tag(const Cpu& cpu);
+// Cpu::code_tag is a number that changes whenever a cached linear-to-code association may have
+// become wrong: other address space, flush, CPL or code size. The block lookup keys on it.
+// select_tlb() and the functions above keep it current.
 
 // Takes back the right to write at once to the given guest physical pages (page numbers; empty:
 // all), because code was decoded from them.

@@ -67,6 +67,7 @@ void shut_down(Cpu& cpu) {
   cpu.fault = {};
   cpu.shut_down = true;
   cpu.halted = true;
+  cpu.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
 }
 
 // Delivers `event`; what faults on the way follows it, as far as the double fault.

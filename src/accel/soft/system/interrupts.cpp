@@ -109,6 +109,7 @@ Step popf(Cpu& cpu, const Insn& insn) {
 Step hlt(Cpu& cpu, const Insn&) {
   if (!require_cpl0(cpu)) return Step::Fault;
   cpu.halted = true;
+  cpu.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
   return Step::EndBlock;
 }
 
