@@ -73,37 +73,54 @@ Block* BlockCache::find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag) {
   if (block == nullptr) return nullptr;
   // Crossing blocks depend on a second translation, unsettled ones on bytes that may still change
   // unseen: both are checked at every use.
-  if (!block->crosses && block->unsettled_epoch == 0) {
+  if (!block->checked) {
     fast_[fast_index(linear)] = {linear, tag, block};
   }
   return block;
 }
 
-bool BlockCache::is_current(Cpu& cpu, Block& block, uint64_t linear, uint64_t tag) {
+bool BlockCache::is_current(Cpu& cpu, const Block& block, uint64_t linear, uint64_t tag) {
   if (block.stale) return false;
+  if (!block.checked) return true;
+  const BlockCheck& check = checks_.at(&block);
   if (block.crosses) {
     uint64_t second = 0;
     if (!translate(cpu, align_up(linear + 1, kPageSize), tag, second)) return false;
-    if (second != block.next_page_gpa) return false;
+    if (second != check.next_page_gpa) return false;
   }
-  if (block.unsettled_epoch == 0) return true;
-  if (hash_bytes(cpu, block) != block.bytes_hash) return false;
+  if (check.unsettled_epoch == 0) return true;
+  if (hash_bytes(cpu, block, check) != check.bytes_hash) return false;
   // Once everybody has dropped the write tags, what is decoded from then on is safe; this block was
   // decoded before, so it makes room for a new one.
-  return !cpu.env->code_map->is_settled(block.unsettled_epoch);
+  return !cpu.env->code_map->is_settled(check.unsettled_epoch);
 }
 
-uint64_t BlockCache::hash_bytes(const Cpu& cpu, const Block& block) const {
+uint64_t BlockCache::hash_bytes(const Cpu& cpu, const Block& block, const BlockCheck& check) const {
   const GuestMemory& memory = *cpu.env->memory;
   const uint64_t on_first = std::min<uint64_t>(block.size_bytes, kPageSize - block.gpa % kPageSize);
   uint8_t bytes[kMaxBlockInsns * kMaxInsnBytes];
   if (!memory.read(Gpa{block.gpa}, std::as_writable_bytes(std::span(bytes, on_first)))) return 0;
   const uint64_t on_second = block.size_bytes - on_first;
-  if (on_second > 0 && !memory.read(Gpa{block.next_page_gpa}, std::as_writable_bytes(std::span(
+  if (on_second > 0 && !memory.read(Gpa{check.next_page_gpa}, std::as_writable_bytes(std::span(
                                                                   bytes + on_first, on_second)))) {
     return 0;
   }
   return mix(0xcbf2'9ce4'8422'2325U, std::span(bytes, block.size_bytes));
+}
+
+void BlockCache::set_check(const Cpu& cpu, Block& block, uint64_t next_page_gpa) {
+  const CodeMap& map = *cpu.env->code_map;
+  BlockCheck check;
+  check.next_page_gpa = next_page_gpa;
+  check.unsettled_epoch = map.unsettled_epoch(block.gpa / kPageSize);
+  if (block.crosses && cpu.env->memory->host(Gpa{next_page_gpa}, 1) != nullptr) {
+    check.unsettled_epoch =
+        std::max(check.unsettled_epoch, map.unsettled_epoch(next_page_gpa / kPageSize));
+  }
+  if (!block.crosses && check.unsettled_epoch == 0) return;
+  if (check.unsettled_epoch != 0) check.bytes_hash = hash_bytes(cpu, block, check);
+  checks_[&block] = check;
+  block.checked = true;
 }
 
 bool BlockCache::fits_memory() const {
@@ -151,6 +168,7 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
     std::memset(bytes, 0xff, room);
   }
 
+  uint64_t next_page_gpa = 0;
   uint16_t at = 0;
   bool ended = false;
   while (!ended && block->count < max_insns && at < room) {
@@ -159,7 +177,7 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
     const DecodeStatus status = decoder_.decode(cpu.code_size, rest, at, decoded);
     if (status == DecodeStatus::NeedMore) {
       if (block->count > 0) break;  // it gets a block of its own
-      if (!decode_crossing(cpu, *block, rest, linear, tag)) return nullptr;
+      if (!decode_crossing(cpu, *block, rest, linear, tag, next_page_gpa)) return nullptr;
       ended = true;
       break;
     }
@@ -180,16 +198,10 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
   block->insns[block->count] = pseudo_insn(block_end_handler(), block->size_bytes);
   insns_used_ += block->count + 1;
   if (in_ram) {
-    const CodeMap& map = *cpu.env->code_map;
-    block->unsettled_epoch = map.unsettled_epoch(gpa / kPageSize);
-    if (block->crosses && cpu.env->memory->host(Gpa{block->next_page_gpa}, 1) != nullptr) {
-      block->unsettled_epoch =
-          std::max(block->unsettled_epoch, map.unsettled_epoch(block->next_page_gpa / kPageSize));
-    }
-    if (block->unsettled_epoch != 0) block->bytes_hash = hash_bytes(cpu, *block);
+    set_check(cpu, *block, next_page_gpa);
     remember(*block, gpa / kPageSize);
-    if (block->crosses && block->next_page_gpa / kPageSize != gpa / kPageSize) {
-      remember(*block, block->next_page_gpa / kPageSize);
+    if (block->crosses && next_page_gpa / kPageSize != gpa / kPageSize) {
+      remember(*block, next_page_gpa / kPageSize);
     }
     if (max_insns == kMaxBlockInsns) by_address_[address_key(gpa, cpu.code_size)] = block;
   }
@@ -198,7 +210,7 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
 
 // One instruction whose bytes end on the next page. False with a fault pending.
 bool BlockCache::decode_crossing(Cpu& cpu, Block& block, std::span<const uint8_t> here,
-                                 uint64_t linear, uint64_t tag) {
+                                 uint64_t linear, uint64_t tag, uint64_t& next_page_gpa) {
   uint8_t bytes[kMaxInsnBytes];
   std::memset(bytes, 0xff, sizeof(bytes));
   std::memcpy(bytes, here.data(), std::min(here.size(), sizeof(bytes)));
@@ -230,7 +242,7 @@ bool BlockCache::decode_crossing(Cpu& cpu, Block& block, std::span<const uint8_t
   }
   block.count = 1;
   block.crosses = true;
-  block.next_page_gpa = second;
+  next_page_gpa = second;
   block.size_bytes = block.insns[0].length;
   return true;
 }
@@ -296,8 +308,11 @@ void BlockCache::clear_fast() { std::fill(fast_.begin(), fast_.end(), FastEntry{
 
 void BlockCache::drop_everything() {
   ++stats_.full_drops;
+    fprintf(stderr, "drop blocks=%zu insns=%zu decoded=%lu slow=%lu pages=%lu\n", blocks_used_,
+            insns_used_, stats_.blocks_decoded, stats_.slow_lookups, stats_.pages_dropped);
   by_address_.clear();
   by_page_.clear();
+  checks_.clear();
   clear_fast();
   insns_used_ = 0;
   blocks_used_ = 0;

@@ -39,12 +39,19 @@ struct Block {
   uint8_t next_link = 0;  // which link is replaced next
   BlockLink links[2];     // branches have two successors
   // --- cold
-  uint64_t gpa = 0;              // of the first byte
-  uint64_t next_page_gpa = 0;    // crossing blocks: start of the page they end on
-  uint64_t unsettled_epoch = 0;  // not 0: compare the bytes before each use until this has settled
-  uint64_t bytes_hash = 0;       // for that comparison
-  Block* next_on_page[2] = {};   // chains of by_page_, the second for the page it crosses into
+  uint64_t gpa = 0;             // of the first byte
+  Block* next_on_page[2] = {};  // chains of by_page_, the second for the page it crosses into
   uint16_t size_bytes = 0;
+  bool checked = false;  // has an entry in BlockCache::checks_
+};
+static_assert(sizeof(Block) <= 96);
+
+// What must be checked at each use of a few blocks: those that cross pages, and those whose bytes
+// somebody might still change unseen.
+struct BlockCheck {
+  uint64_t next_page_gpa = 0;    // crossing blocks: start of the page they end on
+  uint64_t unsettled_epoch = 0;  // not 0: compare the bytes until this has settled
+  uint64_t bytes_hash = 0;       // for that comparison
 };
 
 struct CacheStats {
@@ -99,8 +106,10 @@ class BlockCache final : public CodeOwner {
   };
   static constexpr unsigned kFastEntries = 8192;
   static constexpr unsigned kFetchEntries = 64;
-  static constexpr size_t kInsnCapacity = 384 * 1024;  // 12 MiB
-  static constexpr size_t kBlockCapacity = 64 * 1024;
+  // 6.5 and 3.8 MiB: the whole process must stay below 24 MiB beyond the guest's own pages. Booting
+  // a distribution kernel to a shell decodes about four times that; what is in use fits.
+  static constexpr size_t kInsnCapacity = 208 * 1024;
+  static constexpr size_t kBlockCapacity = 40 * 1024;
   static constexpr unsigned kMaxBlockInsns = 32;
 
   explicit BlockCache(const CpuModel& model) : decoder_(model), model_(model) {}
@@ -119,9 +128,10 @@ class BlockCache final : public CodeOwner {
   void mark_code(Cpu& cpu, uint64_t gpa, unsigned size);
   Block* new_block(const Cpu& cpu, uint64_t gpa);
   bool decode_crossing(Cpu& cpu, Block& block, std::span<const uint8_t> here, uint64_t linear,
-                       uint64_t tag);
-  bool is_current(Cpu& cpu, Block& block, uint64_t linear, uint64_t tag);
-  uint64_t hash_bytes(const Cpu& cpu, const Block& block) const;
+                       uint64_t tag, uint64_t& next_page_gpa);
+  bool is_current(Cpu& cpu, const Block& block, uint64_t linear, uint64_t tag);
+  uint64_t hash_bytes(const Cpu& cpu, const Block& block, const BlockCheck& check) const;
+  void set_check(const Cpu& cpu, Block& block, uint64_t next_page_gpa);
   void remember(Block& block, uint64_t page);
   static void make_stale(Block& block);
   void drop_page(uint64_t page);
@@ -132,7 +142,8 @@ class BlockCache final : public CodeOwner {
   std::vector<FastEntry> fast_;
   std::vector<FetchEntry> fetch_;
   std::unordered_map<uint64_t, Block*> by_address_;  // gpa << 2 | code size
-  std::unordered_map<uint64_t, Block*> by_page_;     // page number to the first block on it
+  std::unordered_map<const Block*, BlockCheck> checks_;
+  std::unordered_map<uint64_t, Block*> by_page_;  // page number to the first block on it
   Mapping insn_memory_;
   Mapping block_memory_;
   size_t insns_used_ = 0;
