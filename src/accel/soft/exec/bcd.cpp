@@ -68,12 +68,14 @@ Step aam(Cpu& cpu, const Insn& insn) {
   return Step::Next;
 }
 
+// The undefined flags are those of the addition, as CPUs have it.
 Step aad(Cpu& cpu, const Insn& insn) {
-  const auto base = static_cast<uint8_t>(insn.imm64);
-  const auto al =
-      static_cast<uint8_t>(reg<uint8_t>(cpu, kAl) + reg<uint8_t>(cpu, kAh) * unsigned{base});
+  const auto tens =
+      static_cast<uint8_t>(reg<uint8_t>(cpu, kAh) * static_cast<unsigned>(insn.imm64));
+  ArithmeticFlags flags = 0;
+  const uint8_t al = Add::run(reg<uint8_t>(cpu, kAl), tens, flags);
   set_reg<uint16_t>(cpu, kRax * 8, al);
-  set_flags(cpu, al, false, false);
+  cpu.arith = flags;
   return Step::Next;
 }
 

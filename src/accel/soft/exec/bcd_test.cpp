@@ -77,6 +77,14 @@ TEST(BcdTest, aam_and_aad) {
   EXPECT_EQ(g[kRax], 0x030fU);
 }
 
+TEST(BcdTest, aad_has_the_flags_of_its_addition) {
+  Guest g(TestMode::Protected32);
+  g[kRax] = 0x0106;
+  EXPECT_EQ(g.run({/* aad */ 0xd5, 0x0a}), Guest::kHalted);
+  EXPECT_EQ(g[kRax], 0x10U);
+  EXPECT_EQ(g.flags(), kAf);
+}
+
 TEST(BcdTest, aam_by_zero) {
   Guest g(TestMode::Protected32);
   g[kRax] = 0x1234;

@@ -13,8 +13,8 @@ void compare_flags(Cpu& cpu, T accumulator, T destination) {
   cpu.arith = flags;
 }
 
-// The destination is written in both cases (SDM 2A "CMPXCHG"), so a 32-bit one is zero-extended in
-// both; the accumulator only on a mismatch.
+// On a mismatch a 32-bit destination register keeps its upper half: CPUs do not write it, though the
+// manual's pseudo-code has a store in both cases.
 template <typename T>
 struct CmpxchgReg {
   static Step run(Cpu& cpu, const Insn& insn) {
@@ -24,7 +24,6 @@ struct CmpxchgReg {
     if (old == accumulator) {
       set_reg<T>(cpu, insn.dst, reg<T>(cpu, insn.src));
     } else {
-      set_reg<T>(cpu, insn.dst, old);
       set_reg<T>(cpu, kRax * 8, old);
     }
     return Step::Next;

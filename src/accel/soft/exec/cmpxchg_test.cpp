@@ -41,6 +41,15 @@ TEST(CmpxchgTest, register_forms) {
   EXPECT_EQ(g[kRax], 0x34U);
 }
 
+TEST(CmpxchgTest, mismatch_leaves_a_32_bit_register_whole) {
+  Guest g;
+  g[kRax] = 0x1111'1111'0000'0001;
+  g[kRcx] = 0x2222'2222'0000'0002;
+  EXPECT_EQ(g.run({/* cmpxchg ecx, edx */ 0x0f, 0xb1, 0xd1}), Guest::kHalted);
+  EXPECT_EQ(g[kRcx], 0x2222'2222'0000'0002U);
+  EXPECT_EQ(g[kRax], 2U);
+}
+
 // The write is done in both cases, so a mismatch on a page that cannot be written faults too.
 TEST(CmpxchgTest, mismatch_on_a_read_only_page_faults) {
   Guest g;

@@ -139,11 +139,7 @@ struct Enter {
     sp -= static_cast<uint16_t>(insn.imm64);
     // The new top of the stack must be writable, though nothing is written.
     if (!stack_probe<T>(cpu, sp)) return Step::Fault;
-    if (is_code64(cpu)) {
-      cpu.gpr[kRbp] = new_bp;
-    } else {
-      set_reg<T>(cpu, kRbp * 8, static_cast<T>(new_bp));
-    }
+    set_reg<T>(cpu, kRbp * 8, static_cast<T>(new_bp));
     set_stack_reg(cpu, kRsp, sp);
     return Step::Next;
   }

@@ -94,6 +94,15 @@ TEST(StackTest, enter_copies_frame_pointers) {
   EXPECT_EQ(g[kRsp], kTop - 32 - 16);
 }
 
+TEST(StackTest, enter_with_16_bit_operands_writes_bp_only) {
+  Guest g;
+  g[kRbp] = 0x1234'5678;
+  EXPECT_EQ(g.run({/* o16 enter 0, 0 */ 0x66, 0xc8, 0x00, 0x00, 0x00}), Guest::kHalted);
+  EXPECT_EQ(g.get<uint16_t>(kTop - 2), 0x5678U);
+  EXPECT_EQ(g[kRbp], 0x1234'0000U + kTop - 2);
+  EXPECT_EQ(g[kRsp], kTop - 2);
+}
+
 TEST(StackTest, enter_checks_the_new_top_of_the_stack) {
   Guest g;
   g.unmap_behind_data();
