@@ -5,8 +5,8 @@
 // guest's sticky exception flags. Loading it once per instruction would cost more than most
 // instructions do. Therefore
 //   - the run loop calls fpu_enter() before and fpu_leave() after executing guest code, on the same
-//     thread; whatever runs in between must not compute with floats or doubles (integers, memory
-//     and vector moves are free). Code that may (devices behind IoSink) is called between
+//     thread; whatever runs in between, devices behind IoSink included, must not compute with
+//     floats or doubles (integers, memory and vector moves are free), or does so between
 //     fpu_leave() and fpu_enter();
 //   - in between, the guest's MXCSR is cpu.fpu.mxcsr with the host's flags ORed in: read it by
 //     guest_mxcsr(), write it by set_guest_mxcsr(). Outside, cpu.fpu.mxcsr alone is exact.

@@ -4,6 +4,9 @@
 // rounding, and its flags collect in the host's MXCSR (exec/fpu.h). With an unmasked exception the
 // instruction runs under masks and with clean flags; what it raised decides whether the guest gets
 // #XM (and nothing but the flags has changed) or the result.
+// Two things masked execution cannot tell, so that a handler of #XM may see one flag more or fewer:
+// whether a result that over- or underflowed unmasked was inexact besides (PE), and what DPPS and
+// DPPD raise between their multiplications and additions.
 #pragma once
 
 #include "accel/soft/exec/vector_operands.h"
