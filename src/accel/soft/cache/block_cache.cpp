@@ -308,8 +308,6 @@ void BlockCache::clear_fast() { std::fill(fast_.begin(), fast_.end(), FastEntry{
 
 void BlockCache::drop_everything() {
   ++stats_.full_drops;
-    fprintf(stderr, "drop blocks=%zu insns=%zu decoded=%lu slow=%lu pages=%lu\n", blocks_used_,
-            insns_used_, stats_.blocks_decoded, stats_.slow_lookups, stats_.pages_dropped);
   by_address_.clear();
   by_page_.clear();
   checks_.clear();
