@@ -14,7 +14,7 @@
 //   Ready                   --->
 //                           <---   Exec
 //   Started or ExecFailed   --->
-//                           <---   Signal, WindowSize, StdinEnd (any number, any time)
+//                           <---   Signal, WindowSize, StdinEnd, OutputClosed (any time)
 //   Exited                  --->   waits for the announced bytes on stdio and stderr
 //                           <---   PowerOff
 //
@@ -51,11 +51,12 @@ static_assert(sizeof(Greeting) == 8);
 
 enum class FrameType : uint16_t {
   // host to guest
-  Exec = 1,        // ExecHeader, then its strings
-  StdinEnd = 2,    // StdinEnd
-  Signal = 3,      // Signal
-  WindowSize = 4,  // WindowSize
-  PowerOff = 5,    // no payload
+  Exec = 1,          // ExecHeader, then its strings
+  StdinEnd = 2,      // StdinEnd
+  Signal = 3,        // Signal
+  WindowSize = 4,    // WindowSize
+  PowerOff = 5,      // no payload
+  OutputClosed = 6,  // OutputClosed
   // guest to host
   Ready = 16,       // no payload: init runs, the ports are open
   Started = 17,     // Started: the command runs (its exec succeeded)
@@ -98,6 +99,12 @@ struct Signal {
 struct WindowSize {
   uint16_t rows = 0;
   uint16_t columns = 0;
+};
+// Nobody reads that stream any more: the guest closes its end, so that whoever writes gets SIGPIPE,
+// and the host no longer waits for the stream's bytes. Its role names the port.
+struct OutputClosed {
+  PortRole role = PortRole::Stdio;
+  uint16_t reserved = 0;
 };
 struct Started {
   uint32_t pid = 0;

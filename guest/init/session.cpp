@@ -178,6 +178,7 @@ void Session::handle_frame(const agent::FrameHeader& header, std::span<const std
   agent::StdinEnd stdin_end;
   agent::Signal signal;
   agent::WindowSize size;
+  agent::OutputClosed closed;
   switch (header.type) {
     case agent::FrameType::Exec:
       if (state_ == State::Waiting) start(payload);
@@ -192,6 +193,9 @@ void Session::handle_frame(const agent::FrameHeader& header, std::span<const std
       return;
     case agent::FrameType::WindowSize:
       if (agent::decode(payload, size)) set_window_size(size);
+      return;
+    case agent::FrameType::OutputClosed:
+      if (agent::decode(payload, closed)) close_output(closed.role);
       return;
     case agent::FrameType::PowerOff:
       state_ = State::Over;
@@ -260,6 +264,17 @@ void Session::close_stdin() {
     ::close(command_.stdin_to);
   }
   command_.stdin_to = -1;
+}
+
+void Session::close_output(agent::PortRole role) {
+  const bool is_stderr = role == agent::PortRole::Stderr;
+  (is_stderr ? stderr_ : stdout_).close_source();
+  int& source = is_stderr ? command_.stderr_from : command_.stdout_from;
+  if (source < 0) return;
+  // The last end of a pipe: SIGPIPE for its writers. The master of a terminal: a hang-up.
+  ::close(source);
+  if (source == command_.stdin_to) command_.stdin_to = -1;
+  source = -1;
 }
 
 void Session::report_when_drained() {

@@ -33,6 +33,7 @@ class Session {
   void set_window_size(const agent::WindowSize& size);
   void pump_streams();
   void close_stdin();
+  void close_output(agent::PortRole role);
   void report_when_drained();
   void send(agent::FrameType type, const void* payload, size_t payload_bytes);
 

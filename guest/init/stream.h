@@ -26,6 +26,12 @@ class Stream {
   uint64_t total_bytes() const { return total_; }
   // The source counts as ended after that many bytes.
   void end_after(uint64_t total_bytes) { limit_ = total_bytes; }
+  // Reads no more; what was read and not yet written is dropped.
+  void close_source() {
+    from_ = -1;
+    ended_ = true;
+    begin_ = end_ = 0;
+  }
   // Whoever read from `to` is gone: from now on bytes are taken and dropped.
   void drop_output() {
     sink_ = Sink::Gone;

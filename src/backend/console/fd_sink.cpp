@@ -29,6 +29,7 @@ void FdSink::write(std::span<const uint8_t> bytes) {
       case StreamFd::Status::End:
       case StreamFd::Status::Failed:
         is_lost_ = true;  // for good: the guest goes on without a reader
+        if (on_lost_) on_lost_();
         break;
     }
   }

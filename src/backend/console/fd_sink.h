@@ -3,10 +3,11 @@
 // stop(). Any thread; one writer at a time (the UART holds its lock).
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "backend/console/stream_fd.h"
 #include "base/fd.h"
@@ -22,6 +23,8 @@ class FdSink final : public ByteSink {
   void write(std::span<const uint8_t> bytes) override;
   // From now on nothing waits: what cannot be written at once is dropped. Any thread.
   void stop();
+  // Called once, by the writer, when nobody reads any more. Set it before anything is written.
+  void set_on_lost(std::function<void()> on_lost) { on_lost_ = std::move(on_lost); }
 
  private:
   FdSink(StreamFd output, Fd stop_event)
@@ -32,6 +35,7 @@ class FdSink final : public ByteSink {
   StreamFd output_;
   const Fd stop_event_;  // readable for ever once stopped
   bool is_lost_ = false;
+  std::function<void()> on_lost_;
 };
 
 }  // namespace trapeze

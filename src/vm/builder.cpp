@@ -1,0 +1,140 @@
+#include "vm/builder.h"
+
+#include <unistd.h>
+
+#include "accel/soft/vm.h"
+#include "arch/x86/acpi/tables.h"
+#include "arch/x86/boot/boot.h"
+#include "arch/x86/cpuid/cpu_model.h"
+#include "arch/x86/layout.h"
+#include "base/file.h"
+#include "base/log.h"
+
+namespace trapeze {
+namespace {
+
+constexpr uint64_t kMaxKernelFileBytes = 1 * GiB;
+constexpr uint64_t kMaxInitrdFileBytes = 16 * GiB;
+
+// Only one kind so far: `auto` and `soft` are the same.
+Result<std::unique_ptr<AccelVm>> create_accel(GuestMemory& memory, const Clock& clock,
+                                              const VmConfig& config) {
+  return soft::create_vm(memory, clock,
+                         {.cpu_model = config.cpu_model, .vcpu_count = config.vcpus});
+}
+
+bool is_linux_protocol(boot::KernelKind kind) {
+  return kind == boot::KernelKind::BzImage || kind == boot::KernelKind::Elf64;
+}
+
+std::string join(const std::string& first, const std::string& second) {
+  return first.empty() || second.empty() ? first + second : first + " " + second;
+}
+
+}  // namespace
+
+AccelChoice choose_accel() {
+  const bool has_device = ::access("/dev/kvm", F_OK) == 0;
+  return {.name = "soft",
+          .reason = has_device ? "the only accelerator so far; /dev/kvm is there but not used yet"
+                               : "the only accelerator so far; there is no /dev/kvm either"};
+}
+
+Result<void> validate(const VmConfig& config) {
+  if (config.vcpus < 1 || config.vcpus > kMaxVcpus) {
+    return fail("--cpus {}: must be 1 to {}", config.vcpus, kMaxVcpus);
+  }
+  if (config.memory_bytes < kMinMemoryBytes || config.memory_bytes > kMaxMemoryBytes) {
+    return fail("--memory: {} bytes; must be {} MiB to {} GiB", config.memory_bytes,
+                kMinMemoryBytes / MiB, kMaxMemoryBytes / GiB);
+  }
+  if (config.memory_bytes % kPageSize != 0) {
+    return fail("--memory: {} bytes is no multiple of the page size (4 KiB)", config.memory_bytes);
+  }
+  if (!config.cpu_model.empty()) TRY(CpuModel::create(config.cpu_model, config.vcpus));
+  return {};
+}
+
+Result<std::unique_ptr<Vm>> VmBuilder::build(const VmConfig& config,
+                                             const VmConnections& connections) {
+  TRY(validate(config));
+  VmBuilder builder(config, connections);
+  TRY(builder.create_machine());
+  TRY(builder.create_virtio());
+  const auto boot_state = TRY(builder.load_guest());
+  TRY(builder.create_vcpus(boot_state));
+  return std::move(builder.vm_);
+}
+
+Result<void> VmBuilder::create_machine() {
+  const auto ram = layout::ram_ranges(config_.memory_bytes);
+  vm_->memory_ = TRY(GuestMemory::create(ram));
+  vm_->accel_ = TRY(create_accel(*vm_->memory_, vm_->clock_, config_));
+  vm_->accel_name_ = choose_accel().name;
+  vm_->board_ = TRY(Board::create(config_, {.interrupts = *vm_->accel_,
+                                            .clock = vm_->clock_,
+                                            .timers = vm_->timers_,
+                                            .power = *vm_,
+                                            .debug_exit = *vm_,
+                                            .serial_output = connections_.serial_output}));
+  return {};
+}
+
+Result<void> VmBuilder::create_virtio() {
+  PciRoot& pci = vm_->board_->pci();
+  if (!connections_.ports.empty()) {
+    ConsoleConfig console;
+    console.ports = connections_.ports;
+    vm_->console_ = std::make_unique<ConsoleDevice>(console);
+    vm_->console_pci_ =
+        TRY(VirtioPci::create("virtio-console", *vm_->console_, *vm_->memory_, connections_.loop));
+    TRY(pci.add(*vm_->console_pci_));
+  }
+  vm_->rng_ = std::make_unique<RngDevice>(vm_->entropy_);
+  vm_->rng_pci_ =
+      TRY(VirtioPci::create("virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
+  TRY(pci.add(*vm_->rng_pci_));
+  return {};
+}
+
+Result<VcpuState> VmBuilder::load_guest() {
+  const auto tables =
+      TRY(acpi::build_tables({.vcpus = config_.vcpus, .ram_size_bytes = config_.memory_bytes}));
+  if (!vm_->memory_->write(tables.base, std::as_bytes(std::span(tables.bytes)))) {
+    return fail("no room for the ACPI tables at {:#x}", tables.base.raw());
+  }
+  const auto kernel = TRY(FileBytes::open(config_.kernel_path, kMaxKernelFileBytes));
+  FileBytes initrd;
+  if (!config_.initrd_path.empty()) {
+    initrd = TRY(FileBytes::open(config_.initrd_path, kMaxInitrdFileBytes));
+    if (initrd.bytes().empty()) return fail("{}: is empty", config_.initrd_path);
+  }
+  const auto kind = TRY(boot::detect(kernel.bytes(), config_.kernel_path));
+  vm_->is_linux_ = is_linux_protocol(kind);
+  boot::BootConfig boot;
+  boot.kernel_name = config_.kernel_path;
+  boot.initrd_name = config_.initrd_path;
+  boot.initrd = initrd.bytes();
+  boot.cmdline = vm_->is_linux_ ? join(config_.linux_cmdline, config_.cmdline) : config_.cmdline;
+  boot.acpi_rsdp = tables.rsdp();
+  const auto loaded = TRY(boot::load_kernel(kernel.bytes(), boot, *vm_->memory_));
+  vm_->boot_description_ = loaded.how;
+  log(LogLevel::Info, "kernel: {}: {}", config_.kernel_path, loaded.how);
+  log(LogLevel::Info, "command line: {}", boot.cmdline);
+  return loaded.boot_vcpu;
+}
+
+Result<void> VmBuilder::create_vcpus(const VcpuState& boot_state) {
+  Vm* vm = vm_.get();
+  for (uint32_t i = 0; i < config_.vcpus; ++i) {
+    auto vcpu = TRY(vm->accel_->create_vcpu(VcpuId(i), vm->board_->bus()));
+    if (i == 0) TRY(vcpu->restore(boot_state));
+    vm->vcpus_.push_back(std::make_unique<VcpuThread>(
+        VcpuId(i), std::move(vcpu), [vm](VcpuId id, ExitReason reason, std::string error) {
+          vm->vcpu_ended(id, reason, std::move(error));
+        }));
+  }
+  return {};
+}
+
+}  // namespace trapeze

@@ -1,0 +1,49 @@
+// Builds a VM from its configuration: the only place that knows concrete accelerators and devices.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "vm/config.h"
+#include "vm/vm.h"
+
+namespace trapeze {
+
+// What the VM is connected to; outlives it.
+struct VmConnections {
+  EventLoop& loop;
+  ByteSink& serial_output;
+  std::vector<ConsolePortConfig> ports;  // of its virtio-console; none: no such device
+};
+
+class VmBuilder {
+ public:
+  static Result<std::unique_ptr<Vm>> build(const VmConfig& config,
+                                           const VmConnections& connections);
+
+ private:
+  VmBuilder(const VmConfig& config, const VmConnections& connections)
+      : config_(config), connections_(connections), vm_(new Vm(connections.loop)) {}
+  Result<void> create_machine();
+  Result<void> create_virtio();
+  Result<VcpuState> load_guest();
+  Result<void> create_vcpus(const VcpuState& boot_state);
+
+  const VmConfig& config_;
+  const VmConnections& connections_;
+  std::unique_ptr<Vm> vm_;
+};
+
+// What `--accel auto` takes on this host, and why, for `trapeze doctor`.
+struct AccelChoice {
+  std::string name;
+  std::string reason;
+};
+AccelChoice choose_accel();
+
+// Checks what can be checked without building anything. The message names the value.
+Result<void> validate(const VmConfig& config);
+
+}  // namespace trapeze

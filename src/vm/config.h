@@ -1,0 +1,47 @@
+// What a VM is made of: plain values, already parsed, not yet checked against the host.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/units.h"
+#include "vm/agent/session.h"
+
+namespace trapeze {
+
+enum class AccelKind : uint8_t { Auto, Soft };
+
+inline constexpr uint32_t kMaxVcpus = 32;
+inline constexpr uint64_t kMinMemoryBytes = 16 * MiB;
+inline constexpr uint64_t kMaxMemoryBytes = 1 * TiB;
+
+struct VmConfig {
+  AccelKind accel = AccelKind::Auto;
+  std::string cpu_model;  // empty: the default
+  uint32_t vcpus = 1;
+  uint64_t memory_bytes = 512 * MiB;
+  std::string kernel_path;
+  std::string initrd_path;  // empty: none
+  std::string cmdline;
+  // Put before `cmdline` when the kernel is Linux. Test images and unikernels get `cmdline` alone.
+  std::string linux_cmdline;
+  bool debug_exit = false;    // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
+  bool test_devices = false;  // what CPU test images expect besides (device/test_device.h)
+};
+
+// Where the guest's serial port goes.
+enum class ConsoleMode : uint8_t { None, Stdio, File };
+
+struct RunConfig {
+  VmConfig vm;
+  // With a command: an agent in the guest runs it. Without: the guest runs until it ends itself.
+  std::optional<CommandConfig> command;
+  ConsoleMode console = ConsoleMode::None;
+  std::string console_path;  // for ConsoleMode::File
+  std::optional<std::chrono::nanoseconds> timeout;
+  uint64_t process_start_ns = 0;  // CLOCK_MONOTONIC; the zero of the timeline
+};
+
+}  // namespace trapeze

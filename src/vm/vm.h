@@ -1,0 +1,111 @@
+// Vm: a built machine and its life. Made by vm/builder.h.
+//
+// State     leaves on                                   to
+// Built     start()                                     Running
+// Running   the guest ends it (a device, a vCPU) or
+//           request_end(); the first reason counts      Ending
+// Ending    stop(): vCPU threads joined                 Stopped
+//
+// Threads: created, started, stopped and destroyed on the loop's thread, which is also that of the
+// virtio devices. request_end() and the events of the guest come from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "accel/accel.h"
+#include "base/event_loop.h"
+#include "memory/guest_memory.h"
+#include "virtio/console/device.h"
+#include "virtio/rng/device.h"
+#include "virtio/rng/host_entropy.h"
+#include "virtio/transport/pci.h"
+#include "vm/board.h"
+#include "vm/vcpu_thread.h"
+
+namespace trapeze {
+
+enum class EndReason : uint8_t {
+  PoweredOff,
+  Reset,
+  DebugExit,    // `debug_status` says with what
+  TripleFault,  // `detail` has the registers
+  AccelError,   // `detail` says what
+  Requested,    // request_end()
+};
+
+struct VmEnd {
+  EndReason reason = EndReason::Requested;
+  uint32_t debug_status = 0;
+  std::string detail{};
+};
+
+class Vm final : private PowerEvents, private DebugExitEvents {
+ public:
+  // Stops it if need be.
+  ~Vm() override;
+  Vm(const Vm&) = delete;
+  Vm& operator=(const Vm&) = delete;
+
+  // `on_end` is posted to the loop, once.
+  void start(std::function<void()> on_end);
+  // Any thread. Does not wait.
+  void request_end(VmEnd end);
+  // Waits for the vCPU threads; afterwards no guest code runs and the serial output is complete.
+  void stop();
+  // After on_end, or stop().
+  VmEnd end() const;
+
+  Serial& serial() { return board_->serial(); }
+  GuestMemory& memory() { return *memory_; }
+  const std::string& accel_name() const { return accel_name_; }
+  const std::string& boot_description() const { return boot_description_; }
+  bool is_linux() const { return is_linux_; }
+  uint64_t first_instruction_ns() const {
+    return first_instruction_ns_.load(std::memory_order_acquire);
+  }
+  uint64_t instructions() const;
+  // Where the vCPUs stand, a line each; after stop().
+  std::string describe_vcpus() const;
+
+ private:
+  friend class VmBuilder;
+  explicit Vm(EventLoop& loop) : loop_(loop), timers_(loop, clock_) {}
+
+  void power_off() override { request_end({.reason = EndReason::PoweredOff}); }
+  void reset() override { request_end({.reason = EndReason::Reset}); }
+  void debug_exit(uint32_t status) override {
+    request_end({.reason = EndReason::DebugExit, .debug_status = status});
+  }
+  void vcpu_ended(VcpuId vcpu, ExitReason reason, std::string error);
+
+  EventLoop& loop_;
+  const HostClock clock_;
+  DeviceTimers timers_;
+  std::string accel_name_;
+  std::string boot_description_;
+  bool is_linux_ = false;
+  // Destroyed from the last to the first: the vCPUs, then the board with its PCI root, then the
+  // devices that sit on that root.
+  std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<AccelVm> accel_;
+  HostEntropy entropy_;
+  std::unique_ptr<RngDevice> rng_;
+  std::unique_ptr<VirtioPci> rng_pci_;
+  std::unique_ptr<ConsoleDevice> console_;
+  std::unique_ptr<VirtioPci> console_pci_;
+  std::unique_ptr<Board> board_;
+  std::vector<std::unique_ptr<VcpuThread>> vcpus_;
+
+  std::atomic<uint64_t> first_instruction_ns_{0};
+  mutable std::mutex mutex_;
+  std::optional<VmEnd> end_;      // guarded by mutex_
+  std::function<void()> on_end_;  // guarded by mutex_
+};
+
+}  // namespace trapeze
