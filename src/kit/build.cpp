@@ -7,6 +7,8 @@
 #include <ctime>
 #include <sstream>
 
+#include "arch/x86/boot/boot.h"
+#include "base/units.h"
 #include "kit/files.h"
 #include "kit/initramfs.h"
 #include "kit/modules.h"
@@ -20,6 +22,7 @@ namespace fs = std::filesystem;
 constexpr const char* kKernelMetaPackage = "linux-image-cloud-amd64";
 constexpr const char* kKernelPackagePrefix = "linux-image-";
 constexpr const char* kBusyboxPackage = "busybox-static";
+constexpr uint64_t kVmlinuxLimitBytes = 512 * MiB;
 
 // A folder beside the output, so that it can be renamed into place; gone when not kept.
 class Workspace {
@@ -79,8 +82,11 @@ std::string utc_now() {
 Result<void> write_kernel(Kit& kit, const fs::path& tree) {
   const auto image = TRY(read_file(tree / "boot" / ("vmlinuz-" + kit.kernel_release)));
   kit.bzimage = kit.directory / "vmlinuz";
-  kit.kernel = kit.bzimage;
-  return write_file(kit.bzimage, image);
+  TRY(write_file(kit.bzimage, image));
+  // Unpacked once here instead of at every start.
+  const auto vmlinux = TRY(boot::extract_vmlinux(image, kit.bzimage.string(), kVmlinuxLimitBytes));
+  kit.kernel = kit.directory / "vmlinux";
+  return write_file(kit.kernel, vmlinux);
 }
 
 Result<void> write_initrd(Kit& kit, const fs::path& tree) {

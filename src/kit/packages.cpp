@@ -36,14 +36,18 @@ Result<PackageSource> PackageSource::create(fs::path cache, Progress progress) {
 
 Result<std::string> PackageSource::apt(const std::string& program,
                                        std::vector<std::string> arguments) {
-  std::vector<std::string> command = {program, "-q", "-o", "APT::Sandbox::User=root"};
+  // A package cache of our own: where the system keeps none (containers), or we may not write it,
+  // every call would read all lists again.
+  const std::string apt_cache = (cache_ / "apt").string();
+  std::vector<std::string> options = {"APT::Sandbox::User=root", "Dir::Cache=" + apt_cache,
+                                      "Dir::Cache::pkgcache=pkgcache.bin",
+                                      "Dir::Cache::srcpkgcache=srcpkgcache.bin"};
   if (private_lists_) {
-    const std::string apt_cache = (cache_ / "apt").string();
-    for (const auto& option : {"Dir::State::Lists=" + apt_cache + "/lists",
-                               "Dir::Cache=" + apt_cache, std::string("Debug::NoLocking=1")}) {
-      command.insert(command.end(), {"-o", option});
-    }
+    options.push_back("Dir::State::Lists=" + apt_cache + "/lists");
+    options.push_back("Debug::NoLocking=1");
   }
+  std::vector<std::string> command = {program, "-q"};
+  for (auto& option : options) command.insert(command.end(), {"-o", std::move(option)});
   const std::string verb = arguments.front();
   command.insert(command.end(), arguments.begin(), arguments.end());
   auto output = TRY(run_process(command, cache_ / "debs"));

@@ -3,17 +3,56 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "vm/run.h"
+
 namespace trapeze::cli {
 
-// What a shell sees. 126 and 127 are as a shell has them; 124 is that of timeout(1).
-inline constexpr int kStatusTimeout = 124;
-inline constexpr int kStatusOwnError = 125;
-inline constexpr int kStatusCannotExecute = 126;
-inline constexpr int kStatusNotFound = 127;
-inline constexpr int kStatusSignalBase = 128;
+class RunCommand {
+ public:
+  explicit RunCommand(CLI::App& app);
+  // `command`: what stood after "--".
+  int run(const std::vector<std::string>& command, bool has_command, uint64_t process_start_ns);
+
+ private:
+  Result<RunConfig> make_config(const std::vector<std::string>& command, bool has_command);
+  Result<void> choose_guest(RunConfig& config, bool wants_agent);
+  Result<void> choose_command(RunConfig& config, const std::vector<std::string>& command);
+  void choose_console(RunConfig& config) const;
+  Result<void> check_timeline() const;
+  Result<void> write_timeline(const Timeline& timeline) const;
+
+  std::string accel_ = "auto";
+  std::string cpu_;
+  uint32_t cpus_ = 1;
+  std::string memory_ = "512M";
+  std::string kit_;
+  std::string kernel_;
+  std::string initrd_;
+  std::string append_;
+  std::string console_;
+  std::vector<std::string> env_;
+  std::string workdir_;
+  bool terminal_ = false;
+  std::string timeout_;
+  std::string timeline_;
+  bool debug_exit_ = false;
+  bool test_devices_ = false;
+  bool verbose_ = false;
+};
+
+class DoctorCommand {
+ public:
+  explicit DoctorCommand(CLI::App& app);
+  int run();
+
+ private:
+  std::string kit_;
+  bool json_ = false;
+};
 
 class KitCommand {
  public:
@@ -34,5 +73,7 @@ class KitCommand {
 
 // Prints "trapeze: <message>" on stderr and gives kStatusOwnError.
 int own_error(const std::string& message);
+// One line a step on stderr, for people only: a pipe or a log file gets nothing.
+void show_progress(std::string_view step);
 
 }  // namespace trapeze::cli

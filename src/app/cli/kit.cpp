@@ -9,14 +9,9 @@
 #include "kit/build.h"
 
 namespace trapeze::cli {
-namespace {
-
-// One line a step, for people only: a pipe or a log file gets nothing but the result.
 void show_progress(std::string_view step) {
   if (::isatty(STDERR_FILENO) == 1) fmt::print(stderr, "trapeze: {} ...\n", step);
 }
-
-}  // namespace
 
 KitCommand::KitCommand(CLI::App& app) {
   app.require_subcommand(1);

@@ -1,0 +1,251 @@
+// trapeze run: a command, a shell or a kernel of one's own in a virtual machine.
+#include "vm/run.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "app/cli/commands.h"
+#include "app/cli/size.h"
+#include "arch/x86/cpuid/cpu_model.h"
+#include "backend/console/terminal.h"
+#include "base/log.h"
+#include "kit/build.h"
+#include "kit/kit.h"
+#include "vm/builder.h"
+
+namespace trapeze::cli {
+namespace {
+
+// For any Linux kernel: its messages on the serial port, and an end instead of a silent wait when
+// it panics (vm/runner.cpp tells a panic from a reboot by panic_warm).
+constexpr const char* kLinuxArguments = "console=ttyS0 panic=-1 reboot=panic_warm";
+// For the kit's kernel besides: nothing that costs time at boot and serves no guest of ours.
+//   8250.nr_uarts=1          one serial port is there: do not probe four
+//   cryptomgr.notests        no self-tests of ciphers that nobody uses
+//   rcupdate.rcu_expedited=1 do not wait for timer ticks between boot steps
+//   apparmor=0               no profiles in an initramfs
+//   mitigations=off          the guest has no secrets from its own command; the software engine
+//   does
+//                            not speculate at all
+//   random.trust_cpu=on      the host's random numbers are good enough to start with
+constexpr const char* kKitArguments =
+    "8250.nr_uarts=1 cryptomgr.notests rcupdate.rcu_expedited=1 apparmor=0 mitigations=off "
+    "random.trust_cpu=on";
+
+std::string known_cpu_models() {
+  std::string list;
+  for (const auto name : CpuModel::names()) list += (list.empty() ? "" : ", ") + std::string(name);
+  return list;
+}
+
+bool is_terminal(int fd) { return ::isatty(fd) == 1; }
+
+double milliseconds(uint64_t from_ns, uint64_t to_ns) {
+  return static_cast<double>((to_ns - from_ns) / 1000) / 1000.0;
+}
+
+}  // namespace
+
+RunCommand::RunCommand(CLI::App& app) {
+  app.footer(
+      "A command stands after --: trapeze run [OPTIONS] -- COMMAND [ARGUMENTS...]\n"
+      "Without a command: the guest's shell. With --kernel and no command: that kernel, its "
+      "serial\n"
+      "port on stdin and stdout.\n\n"
+      "Exit status: the command's (128+n when signal n ended it); 124 after --timeout; 125 when\n"
+      "trapeze or the guest failed; 126 or 127 when the command cannot be executed or is not "
+      "there.\n"
+      "In a terminal session Ctrl-C belongs to the guest; Ctrl-] typed three times ends the VM.\n"
+      "On a serial console that is Ctrl-A x.\n\n"
+      "Examples:\n"
+      "  trapeze run -- uname -a\n"
+      "  trapeze run --cpus 2 --memory 1G\n"
+      "  tar c . | trapeze run -- sh -c 'tar x && ls -l'\n"
+      "  trapeze run --kernel bzImage --initrd rootfs.cpio --append 'rdinit=/sbin/init'");
+  app.add_option("--accel", accel_, "What executes the guest: auto, soft")
+      ->check(CLI::IsMember({"auto", "soft"}))
+      ->capture_default_str();
+  app.add_option("--cpu", cpu_, "CPU model: " + known_cpu_models());
+  app.add_option("--cpus", cpus_, "Number of virtual CPUs")
+      ->check(CLI::Range(1U, kMaxVcpus))
+      ->capture_default_str();
+  app.add_option("--memory", memory_, "Guest memory, such as 512M or 2G")->capture_default_str();
+  app.add_option("--kit", kit_, "Folder of the guest kit (default: $TRAPEZE_KIT, or the user's)");
+  app.add_option("--kernel", kernel_, "Kernel instead of the kit's: bzImage, ELF or multiboot 1");
+  app.add_option("--initrd", initrd_, "Initial RAM disk instead of the kit's");
+  app.add_option("--append", append_, "Kernel command line, added to the default one");
+  app.add_option("--console", console_,
+                 "The guest's serial port: stdio, none or a file. With a command, stdio means "
+                 "stderr (default: none with a command or shell, stdio without)");
+  app.add_option("--env", env_, "Environment of the command: KEY=VALUE, or KEY to pass it on")
+      ->take_all()
+      ->allow_extra_args(false);
+  app.add_option("--workdir", workdir_, "Folder in the guest to run the command in");
+  app.add_flag("-t,--tty", terminal_, "Run the command on a terminal, as the shell is");
+  app.add_option("--timeout", timeout_, "End the VM after that time: seconds, or 500ms, 5m, 1h");
+  app.add_option("--timeline", timeline_,
+                 "Write when the run reached what, in ms, as JSON to a file (- is stdout)");
+  app.add_flag("--debug-exit", debug_exit_,
+               "Port 0xf4 ends the VM with status (value << 1) | 1, as QEMU's isa-debug-exit");
+  app.add_flag("--test-devices", test_devices_,
+               "The devices that CPU test images expect, and --debug-exit");
+  app.add_flag("-v,--verbose", verbose_, "Say on stderr what happens");
+}
+
+int RunCommand::run(const std::vector<std::string>& command, bool has_command,
+                    uint64_t process_start_ns) {
+  if (verbose_) set_log_level(LogLevel::Info);
+  auto config = make_config(command, has_command);
+  if (!config) return own_error(config.error().message);
+  config->process_start_ns = process_start_ns;
+  auto outcome = run_vm(*config);
+  if (!outcome) return own_error(outcome.error().message);
+  for (const auto& message : outcome->messages) log_line(LogLevel::Error, message);
+  if (const auto written = write_timeline(outcome->timeline); !written) {
+    return own_error(written.error().message);
+  }
+  return outcome->status;
+}
+
+Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& command,
+                                          bool has_command) {
+  RunConfig config;
+  const auto memory = parse_size(memory_);
+  if (!memory) return fail("--memory {}: not a size; write for example 512M or 2G", memory_);
+  config.vm.memory_bytes = *memory;
+  config.vm.accel = accel_ == "soft" ? AccelKind::Soft : AccelKind::Auto;
+  config.vm.cpu_model = cpu_;
+  config.vm.vcpus = cpus_;
+  config.vm.debug_exit = debug_exit_;
+  config.vm.test_devices = test_devices_;
+  TRY(validate(config.vm));
+  if (!timeout_.empty()) {
+    config.timeout = parse_duration(timeout_);
+    if (!config.timeout) {
+      return fail("--timeout {}: not a time; write seconds, or for example 500ms or 5m", timeout_);
+    }
+  }
+  TRY(check_timeline());
+  const bool wants_agent = has_command || kernel_.empty();
+  if (has_command && command.empty()) return fail("there is no command after --");
+  if (!wants_agent && (terminal_ || !env_.empty() || !workdir_.empty())) {
+    return fail("--tty, --env and --workdir need a command: with --kernel, put one after --");
+  }
+  if (wants_agent) TRY(choose_command(config, command));
+  TRY(choose_guest(config, wants_agent));
+  choose_console(config);
+  return config;
+}
+
+Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
+  config.vm.linux_cmdline = kLinuxArguments;
+  config.vm.cmdline = append_;
+  config.vm.kernel_path = kernel_;
+  config.vm.initrd_path = initrd_;
+  if (!wants_agent || (!kernel_.empty() && !initrd_.empty())) return {};
+
+  const auto directory = TRY(kit::kit_directory(kit_));
+  if (!kit::kit_exists(directory)) {
+    if (!kit_.empty() || !is_terminal(STDERR_FILENO)) {
+      return fail("no guest kit in {}; make one with: trapeze kit build", directory.string());
+    }
+    // At a terminal somebody waits for the command: make it now, and say so.
+    show_progress("there is no guest kit yet: making one, once");
+    const auto cache = TRY(kit::cache_directory());
+    TRY(kit::build_kit({.output = directory, .cache = cache}, show_progress));
+  }
+  const auto kit = TRY(kit::open_kit(directory));
+  if (!kit.is_current()) {
+    log(LogLevel::Info, "{}: its init is of another build of trapeze", directory.string());
+  }
+  if (initrd_.empty()) config.vm.initrd_path = kit.initrd.string();
+  if (kernel_.empty()) {
+    config.vm.kernel_path = kit.kernel.string();
+    config.vm.linux_cmdline += std::string(" ") + kKitArguments;
+  }
+  return {};
+}
+
+Result<void> RunCommand::choose_command(RunConfig& config,
+                                        const std::vector<std::string>& command) {
+  CommandConfig result;
+  result.argv = command;
+  result.working_directory = workdir_;
+  result.on_terminal =
+      terminal_ || (command.empty() && is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO));
+  if (result.on_terminal) {
+    const TerminalSize size = terminal_size(STDIN_FILENO);
+    result.rows = size.rows;
+    result.columns = size.columns;
+    if (const char* term = std::getenv("TERM")) result.env.push_back(std::string("TERM=") + term);
+  }
+  for (const auto& variable : env_) {
+    const size_t sign = variable.find('=');
+    if (sign == 0 || variable.empty())
+      return fail("--env {}: a name must stand before =", variable);
+    if (sign != std::string::npos) {
+      result.env.push_back(variable);
+    } else if (const char* value = std::getenv(variable.c_str())) {
+      result.env.push_back(variable + "=" + value);
+    }
+  }
+  config.command = std::move(result);
+  return {};
+}
+
+void RunCommand::choose_console(RunConfig& config) const {
+  const std::string chosen =
+      !console_.empty() ? console_ : (config.command ? std::string("none") : std::string("stdio"));
+  if (chosen == "stdio") {
+    config.console = ConsoleMode::Stdio;
+  } else if (chosen != "none") {
+    config.console = ConsoleMode::File;
+    config.console_path = chosen;
+  }
+  // Nobody reads them, and each costs guest time; a panic is printed all the same.
+  if (config.console == ConsoleMode::None && config.command) config.vm.linux_cmdline += " quiet";
+}
+
+// Before the VM runs: nobody wants to learn after an hour that the file cannot be written.
+Result<void> RunCommand::check_timeline() const {
+  if (timeline_.empty() || timeline_ == "-") return {};
+  std::ofstream file(timeline_, std::ios::app);
+  if (!file) return fail_errno("--timeline {}", timeline_);
+  return {};
+}
+
+Result<void> RunCommand::write_timeline(const Timeline& timeline) const {
+  if (timeline_.empty()) return {};
+  nlohmann::ordered_json json;
+  const auto add = [&](const char* name, uint64_t when_ns) {
+    json[name] = when_ns == 0
+                     ? nlohmann::ordered_json()
+                     : nlohmann::ordered_json(milliseconds(timeline.process_start_ns, when_ns));
+  };
+  add("vm_built", timeline.vm_built_ns);
+  add("first_instruction", timeline.first_instruction_ns);
+  add("init", timeline.init_ns);
+  add("command", timeline.command_ns);
+  add("exit", timeline.exit_ns);
+  add("vm_stopped", timeline.vm_stopped_ns);
+  json["guest_instructions"] = timeline.guest_instructions;
+  const std::string text = json.dump(2) + "\n";
+  if (timeline_ == "-") {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    return std::fflush(stdout) == 0 ? Result<void>() : fail_errno("--timeline -");
+  }
+  std::ofstream file(timeline_, std::ios::trunc);
+  file << text;
+  file.close();
+  if (!file) return fail_errno("--timeline {}", timeline_);
+  return {};
+}
+
+}  // namespace trapeze::cli
