@@ -27,8 +27,9 @@ demo: build ; @tools/demo build/trapeze
 test: build
 	@ctest --test-dir build --output-on-failure -j $(JOBS) $(CTEST_ARGS)
 
-bench: build
-	@if [ -x bench/run ]; then bench/run build/trapeze; else echo "no benchmarks yet"; exit 1; fi
+# Takes some minutes. BENCH_ARGS, e.g. make bench BENCH_ARGS='--runs 1 --only boot'
+BENCH_ARGS ?=
+bench: build ; @python3 bench/run.py build/trapeze $(BENCH_ARGS)
 
 # Longer than the short runs that are part of the sanitizer builds' tests.
 fuzz:

@@ -47,15 +47,16 @@ class Outcome:
 class Peer:
     """One guest under QEMU."""
 
-    def __init__(self, kit, append="", cpus=1, memory="512M", kernel="vmlinuz"):
+    def __init__(self, kit, append="", cpus=1, memory="512M", kernel="vmlinuz", machine="q35",
+                 cpu_model="max", kernel_arguments=KERNEL_ARGUMENTS):
         self.folder = tempfile.TemporaryDirectory(prefix="agent-peer-")
         self.start = time.monotonic()
         listeners = {}
         command = [
-            "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "q35", "-smp", str(cpus),
-            "-m", memory, "-nodefaults", "-display", "none", "-no-reboot",
+            "qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu_model, "-M", machine,
+            "-smp", str(cpus), "-m", memory, "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", os.path.join(kit, kernel), "-initrd", os.path.join(kit, "initrd"),
-            "-append", (KERNEL_ARGUMENTS + " " + append).strip(),
+            "-append", (kernel_arguments + " " + append).strip(),
             "-serial", "file:" + os.path.join(self.folder.name, "serial"),
             "-device", "virtio-serial-pci"]
         for name in PORTS:
@@ -98,11 +99,17 @@ class Peer:
     def elapsed_ms(self):
         return round((time.monotonic() - self.start) * 1000)
 
-    def run(self, argv, stdin=b"", timeout=120, signals=(), on_output=None, **options):
-        """Runs one command and powers the guest off. `signals` are sent once it has started."""
-        outcome = Outcome()
+    def run(self, argv, **options):
+        """Runs one command and powers the guest off."""
         self.wait_ready()
-        outcome.times["ready"] = self.elapsed_ms()
+        ready = self.elapsed_ms()
+        outcome = self.run_command(argv, **options)
+        outcome.times["ready"] = ready
+        return outcome
+
+    def run_command(self, argv, stdin=b"", timeout=120, signals=(), on_output=None, **options):
+        """The same once the guest is ready. `signals` are sent when the command has started."""
+        outcome = Outcome()
         self.sockets["control"].sendall(exec_frame(argv, **options))
         kind, payload = self.receive_frame()
         if kind == EXEC_FAILED:

@@ -1,0 +1,60 @@
+"""What /proc and the kernel's clocks say about a running process."""
+
+import re
+import time
+from dataclasses import dataclass
+
+PROCESS_CPU_CLOCK = 2  # CPUCLOCK_SCHED: user and system time of all threads, in nanoseconds
+
+
+def cpu_seconds(pid):
+    """CPU time that the process has used so far; as clock_getcpuclockid(3) finds its clock."""
+    return time.clock_gettime((~pid << 3) | PROCESS_CPU_CLOCK)
+
+
+@dataclass
+class Mapping:
+    start: int
+    size: int
+    name: str
+    resident: int = 0
+
+
+def mappings(pid):
+    found = []
+    with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as smaps:
+        for line in smaps:
+            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)", line)
+            if head:
+                start, end = int(head[1], 16), int(head[2], 16)
+                found.append(Mapping(start, end - start, head[3]))
+            elif line.startswith("Rss:"):
+                found[-1].resident = int(line.split()[1]) * 1024
+    return found
+
+
+@dataclass
+class Memory:
+    resident: int  # all of the process
+    guest: int     # of that, guest RAM: the pages that the guest or its loader touched
+    parts: list    # (bytes, name) of everything else, largest first
+
+    @property
+    def beyond_guest(self):
+        return self.resident - self.guest
+
+
+def memory(pid, guest_bytes):
+    """Tells guest RAM by its size: the anonymous mapping of exactly that many bytes."""
+    found = mappings(pid)
+    ram = [m for m in found if m.size == guest_bytes and not m.name.startswith("/")]
+    if len(ram) != 1:
+        raise LookupError(f"{len(ram)} mappings have the size of guest memory, expected one")
+    parts = {}
+    for mapping in found:
+        if mapping is ram[0]:
+            continue
+        name = mapping.name or f"anonymous, {mapping.size >> 10} KiB at {mapping.start:#x}"
+        parts[name] = parts.get(name, 0) + mapping.resident
+    return Memory(sum(m.resident for m in found), ram[0].resident,
+                  sorted(((size, name) for name, size in parts.items()), reverse=True))
