@@ -48,6 +48,7 @@ function(trapeze_module NAME)
       add_executable(${NAME}_${fuzzer} ${source})
       target_link_libraries(${NAME}_${fuzzer} PRIVATE trapeze_${NAME} ${ARG_TEST_DEPS})
       target_link_options(${NAME}_${fuzzer} PRIVATE -fsanitize=fuzzer)
+      add_dependencies(fuzzers ${NAME}_${fuzzer})
       # A short run proves that the fuzzer works and finds nothing at once; `make fuzz` runs longer.
       add_test(NAME fuzz.${NAME}_${fuzzer}
         COMMAND ${NAME}_${fuzzer} -max_total_time=${TRAPEZE_FUZZ_SECONDS} -rss_limit_mb=2048
