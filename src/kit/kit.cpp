@@ -8,6 +8,8 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "kit/cpio.h"
+
 extern "C" const std::byte trapeze_init_image[];
 extern "C" const std::byte trapeze_init_image_end[];
 
@@ -127,6 +129,12 @@ std::string init_hash() {
     hash = (hash ^ static_cast<uint64_t>(byte)) * 0x100'0000'01b3;
   }
   return fmt::format("{:016x}", hash);
+}
+
+std::vector<std::byte> init_archive() {
+  CpioWriter writer;
+  writer.add_file("init", 0755, init_image());
+  return std::move(writer).finish();
 }
 
 }  // namespace trapeze::kit

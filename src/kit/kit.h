@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 
@@ -24,7 +25,8 @@ struct Kit {
   std::string built_at;   // UTC, ISO 8601
   std::string init_hash;  // of the init inside; see is_current()
 
-  // False when another build of trapeze made it: its init may not speak our protocol.
+  // False when another build of trapeze made it: its init may not speak our protocol, see
+  // init_archive().
   bool is_current() const;
 };
 
@@ -46,5 +48,7 @@ Result<void> write_manifest(const Kit& kit);
 // The init that is compiled into this program, and a short hash of it.
 std::span<const std::byte> init_image();
 std::string init_hash();
+// An archive with that init alone, to be put after the initrd of a kit that is not current.
+std::vector<std::byte> init_archive();
 
 }  // namespace trapeze::kit

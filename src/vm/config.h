@@ -2,9 +2,11 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/units.h"
 #include "vm/agent/session.h"
@@ -24,6 +26,8 @@ struct VmConfig {
   uint64_t memory_bytes = 512 * MiB;
   std::string kernel_path;
   std::string initrd_path;  // empty: none
+  // An archive that is put after the initial RAM disk; its files replace those of the same name.
+  std::vector<std::byte> initrd_overlay;
   std::string cmdline;
   // Put before `cmdline` when the kernel is Linux. Test images and unikernels get `cmdline` alone.
   std::string linux_cmdline;

@@ -19,7 +19,7 @@ constexpr seconds kSlowBootNotice{60};
 // That many of SIGINT and SIGTERM within the time below, and the VM ends without asking the guest.
 constexpr unsigned kInsist = 3;
 constexpr uint64_t kInsistNs = 2'000'000'000;
-constexpr size_t kTailLines = 48;  // a panic with its call trace and registers
+constexpr size_t kTailLines = 48;         // a panic with its call trace and registers
 constexpr std::byte kSerialEscape{0x01};  // Ctrl-A, then x, as in other machine monitors
 
 // Linux writes 0x1234 there before a warm reset and 0 before a cold one (arch/x86/kernel/reboot.c).

@@ -101,7 +101,7 @@ void print_for_people(const nlohmann::ordered_json& facts) {
   const auto& kit = facts["kit"];
   if (kit["usable"].get<bool>()) {
     fmt::print("kit:    {} (kernel {}){}\n", text(kit["folder"]), text(kit["kernel"]),
-               kit["current"].get<bool>() ? "" : ", of another trapeze: run trapeze kit build");
+               kit["current"].get<bool>() ? "" : ", made by another trapeze");
   } else {
     fmt::print("kit:    {}\n        make one with: trapeze kit build\n", text(kit["problem"]));
   }

@@ -65,9 +65,8 @@ int KitCommand::info() {
   fmt::print("kernel:  {} ({})\n", kit->kernel_release, kit->kernel_package);
   fmt::print("busybox: {}\n", kit->busybox_package);
   fmt::print("built:   {}\n", kit->built_at);
-  fmt::print("init:    {}\n", kit->is_current()
-                                  ? "of this trapeze"
-                                  : "of another trapeze; make the kit again: trapeze kit build");
+  fmt::print("init:    {}\n",
+             kit->is_current() ? "of this trapeze" : "of another trapeze; this one uses its own");
   return 0;
 }
 

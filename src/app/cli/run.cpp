@@ -162,10 +162,11 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
     TRY(kit::build_kit({.output = directory, .cache = cache}, show_progress));
   }
   const auto kit = TRY(kit::open_kit(directory));
-  if (!kit.is_current()) {
-    log(LogLevel::Info, "{}: its init is of another build of trapeze", directory.string());
+  if (initrd_.empty()) {
+    config.vm.initrd_path = kit.initrd.string();
+    // The agent of another build may speak another protocol.
+    if (!kit.is_current()) config.vm.initrd_overlay = kit::init_archive();
   }
-  if (initrd_.empty()) config.vm.initrd_path = kit.initrd.string();
   if (kernel_.empty()) {
     config.vm.kernel_path = kit.kernel.string();
     config.vm.linux_cmdline += std::string(" ") + kKitArguments;
