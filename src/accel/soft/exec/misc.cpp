@@ -35,6 +35,11 @@ Step sahf(Cpu& cpu, const Insn&) {
   cpu.arith = to_arithmetic(overflow | reg<uint8_t>(cpu, kRax * 8 + 1));
   return Step::Next;
 }
+// D6, in no manual but in every processor: AL as SBB AL, AL would leave it, flags unchanged.
+Step salc(Cpu& cpu, const Insn&) {
+  set_reg<uint8_t>(cpu, kRax * 8, (cpu.arith & kArithCf) != 0 ? uint8_t{0xff} : uint8_t{0});
+  return Step::Next;
+}
 Step clc(Cpu& cpu, const Insn&) {
   cpu.arith = static_cast<ArithmeticFlags>(cpu.arith & ~unsigned{kArithCf});
   return Step::Next;
@@ -143,6 +148,8 @@ Handler bind_flags(const Decoded& decoded) {
       return &handler<lahf>;
     case ZYDIS_MNEMONIC_SAHF:
       return &handler<sahf>;
+    case ZYDIS_MNEMONIC_SALC:
+      return &handler<salc>;
     case ZYDIS_MNEMONIC_CLC:
       return &handler<clc>;
     case ZYDIS_MNEMONIC_STC:

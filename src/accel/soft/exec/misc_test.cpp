@@ -59,6 +59,19 @@ TEST(MiscTest, lahf_and_sahf) {
   EXPECT_EQ(g.flags(), kCf | kPf | kAf | kZf | kSf | kOf);
 }
 
+TEST(MiscTest, salc_outside_64_bit_mode_only) {
+  Guest g(TestMode::Protected32);
+  g.set_flags(kCf | kZf);
+  g[kRax] = 0x1234;
+  EXPECT_EQ(g.run({/* salc; mov ebx, eax; clc; salc */ 0xd6, 0x89, 0xc3, 0xf8, 0xd6}),
+            Guest::kHalted);
+  EXPECT_EQ(g[kRbx], 0x12ffU);
+  EXPECT_EQ(g[kRax], 0x1200U);
+  EXPECT_EQ(g.flags(), kZf);
+  Guest g64;
+  EXPECT_EQ(g64.run({0xd6}), kUD);
+}
+
 TEST(MiscTest, carry_instructions) {
   Guest g;
   g.set_flags(kZf);
