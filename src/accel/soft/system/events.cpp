@@ -122,7 +122,10 @@ Step software_interrupt(Cpu& cpu, uint8_t vector, uint64_t return_rip) {
   event.vector = vector;
   event.source = EventSource::Software;
   event.return_rip = return_rip;
-  return deliver_event(cpu, event) ? Step::Branch : Step::Fault;
+  if (!deliver_event(cpu, event)) return Step::Fault;
+  cpu.stepping =
+      false;  // the handler starts with TF clear and is not stepped into (SDM 3B 17.3.1.4)
+  return Step::Branch;
 }
 
 }  // namespace trapeze::soft

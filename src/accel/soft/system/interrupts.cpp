@@ -16,13 +16,20 @@ Step int_n(Cpu& cpu, const Insn& insn) {
 
 Step int3(Cpu& cpu, const Insn& insn) { return software_interrupt(cpu, kBP, next_rip(cpu, insn)); }
 
-// INT1 delivers #DB without a privilege check, and without touching DR6.
+// INT1 delivers #DB without a privilege check, and without a reason of its own in DR6. It is the
+// one #DB behind this instruction: no single-step trap follows, and data breakpoints that a MOV SS
+// in front held back are told of in DR6 instead of by a second exception.
 Step int1(Cpu& cpu, const Insn& insn) {
   Event event;
   event.vector = kDB;
   event.source = EventSource::Exception;
   event.return_rip = next_rip(cpu, insn);
-  if (deliver_event(cpu, event)) return Step::Branch;
+  if (deliver_event(cpu, event)) {
+    cpu.dr6 |= cpu.single_step_dr6;
+    cpu.single_step_dr6 = 0;
+    cpu.stepping = false;
+    return Step::Branch;
+  }
   if (cpu.fault.has_error_code && cpu.fault.vector != kPF) cpu.fault.error_code |= 1;  // EXT
   return Step::Fault;
 }

@@ -196,5 +196,28 @@ TEST_F(Debug, Int1_DeliversWithoutPrivilegeCheck) {
   EXPECT_EQ(stack64(0), TestMachine::kCode + 1);
 }
 
+TEST_F(Debug, Int1BehindMovSs_IsTheOnlyDebugException) {
+  gate(kDB);
+  store<uint8_t>(handler_of(kDB), 0xf4);
+  store<uint16_t>(TestMachine::kData, kData0);
+  arm(1, TestMachine::kData, 3, 1);
+  cpu().gpr[kRbx] = TestMachine::kData;
+  machine_->code({0x8e, 0x13, 0xf1, 0x90});  // mov ss, [rbx]; int1; nop
+  set_rflags(cpu(), kTf, kTf);
+  EXPECT_EQ(machine_->run(), RunResult::Halted);
+  EXPECT_EQ(stack64(0), TestMachine::kCode + 3);
+  EXPECT_EQ(cpu().dr6 & 0xf, 2U);
+  EXPECT_EQ(cpu().dr6 & kDr6Bs, 0U);
+}
+
+TEST_F(Debug, SoftwareInterrupt_IsNotSteppedInto) {
+  gate(0x40);
+  store<uint8_t>(handler_of(0x40), 0xf4);
+  machine_->code({0xcd, 0x40});
+  set_rflags(cpu(), kTf, kTf);
+  EXPECT_EQ(machine_->run(), RunResult::Halted);
+  EXPECT_EQ(stack64(2) & kTf, kTf);
+}
+
 }  // namespace
 }  // namespace trapeze::soft

@@ -177,9 +177,10 @@ bool switch_task(Cpu& cpu, const TaskSwitch& task) {
     deliver_fault(cpu);
     return true;
   }
-  if (image.trap) {
-    cpu.single_step_dr6 |= kDr6Bt;
-    cpu.attention.fetch_or(kAttnStep, std::memory_order_relaxed);
+  if (image.trap) {  // a trap, taken before the new task's first instruction (SDM 3B 17.3.1.5)
+    raise(cpu, kDB);
+    cpu.fault.dr6 = kDr6Bt;
+    cpu.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
   }
   return true;
 }

@@ -1,5 +1,6 @@
 #include "accel/soft/system/task.h"
 
+#include "accel/soft/system/debug.h"
 #include "accel/soft/system/events.h"
 #include "accel/soft/system/system_fixture.h"
 
@@ -54,6 +55,15 @@ TEST_F(Task, FarJmp_LeavesTheOldTaskAvailable) {
   EXPECT_EQ(run({0xea, 0, 0, 0, 0, kFree, 0}), RunResult::Halted);
   EXPECT_EQ(type_of(kTssSel), kTypeTss32);
   EXPECT_EQ(cpu().rflags_system & kNt, 0U);
+}
+
+TEST_F(Task, TrapFlagOfTheTss_IsTakenBeforeTheNewTasksFirstInstruction) {
+  store<uint16_t>(kNewTss + 0x64, 1);
+  EXPECT_EQ(run({0xea, 0, 0, 0, 0, kFree, 0}), RunResult::Fault);
+  EXPECT_EQ(cpu().fault.vector, kDB);
+  EXPECT_EQ(cpu().fault.dr6, kDr6Bt);
+  EXPECT_EQ(cpu().rip, kHandler);
+  EXPECT_EQ(cpu().tr.selector, kFree);
 }
 
 TEST_F(Task, TaskGateForException_PushesErrorCodeInNewTask) {
