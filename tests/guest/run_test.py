@@ -249,7 +249,7 @@ class OwnKernel(GuestCase):
                        *options, stdin=stdin)
 
     def test_multiboot_pvh_and_long_mode_images(self):
-        for name in ("hello", "hello16", "hello64", "hello_pvh"):
+        for name in ("hello", "hello16", "hello64", "hello_pvh", "tick"):
             with self.subTest(name):
                 text = name.replace("_", " ").encode() + b"\n"
                 self.expect(self.boot(name), 1, text, "")

@@ -34,6 +34,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, TestImageTest,
     testing::Values(Image{"hello", KernelKind::Multiboot1}, Image{"hello_pvh", KernelKind::ElfPvh},
                     Image{"hello64", KernelKind::Elf64}, Image{"hello16", KernelKind::Multiboot1},
+                    Image{"tick", KernelKind::Multiboot1},
                     Image{"bootinfo", KernelKind::Multiboot1},
                     Image{"triple_fault", KernelKind::Multiboot1},
                     Image{"hang", KernelKind::Multiboot1}, Image{"spin", KernelKind::Multiboot1},

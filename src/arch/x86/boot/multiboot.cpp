@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "arch/x86/boot/entry_state.h"
+#include "arch/x86/boot/handover.h"
 #include "arch/x86/boot/loaders.h"
 #include "arch/x86/boot/memory_map.h"
 #include "arch/x86/layout.h"
@@ -70,7 +71,8 @@ constexpr uint64_t kLoaderNameOffset = 0xa0;
 constexpr uint64_t kMapOffset = 0xc0;
 constexpr uint64_t kModuleNameOffset = 0x800;
 constexpr size_t kMaxMapEntries = (kModuleNameOffset - kMapOffset) / sizeof(MapEntry);
-constexpr size_t kMaxModuleName = kPageSize - kModuleNameOffset - 1;
+constexpr uint64_t kHandoverOffset = kPageSize - kHandoverBytes;
+constexpr size_t kMaxModuleName = kHandoverOffset - kModuleNameOffset - 1;
 constexpr char kLoaderName[] = "trapeze";
 
 uint32_t address32(Gpa gpa) { return static_cast<uint32_t>(gpa.raw()); }
@@ -203,6 +205,7 @@ Result<LoadedKernel> load_multiboot(ImageBytes image, const BootConfig& config,
   Placement placement(memory, config.kernel_name);
   TRY(claim_gdt(placement));
   TRY(placement.claim({kInfoPage, kPageSize}, "the multiboot information"));
+  TRY(placement.claim({Gpa{0}, 0x400}, "the interrupt vector table"));
   const std::string cmdline = config.cmdline.empty()
                                   ? config.kernel_name
                                   : fmt::format("{} {}", config.kernel_name, config.cmdline);
@@ -212,7 +215,9 @@ Result<LoadedKernel> load_multiboot(ImageBytes image, const BootConfig& config,
                                 : TRY(load_elf(image, config, placement, memory));
   const GpaRange module = TRY(place_initrd_low(placement, config, loaded.kernel, memory));
   write_info(config, module, memory);
-  VcpuState state = protected_mode_state(memory, loaded.entry);
+  const Gpa start =
+      write_handover(kInfoPage + kHandoverOffset, address32(loaded.entry), kLoaderMagic, memory);
+  VcpuState state = protected_mode_state(memory, start);
   state.gpr[kRax] = kLoaderMagic;
   state.gpr[kRbx] = kInfoPage.raw();
   return LoadedKernel{
