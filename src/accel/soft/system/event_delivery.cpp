@@ -64,9 +64,8 @@ void load_handler_segment(Cpu& cpu, uint16_t selector, const Descriptor& code, u
 bool read_gate64(Cpu& cpu, const Event& event, Descriptor& gate) {
   const uint64_t offset = event.vector * 16U;
   if (offset + 15 > cpu.idtr.limit) return fault(cpu, kGP, idt_error(event.vector));
-  if (!read_system(cpu, cpu.idtr.base + offset, gate.low) ||
-      !read_system(cpu, cpu.idtr.base + offset + 8, gate.high))
-    return false;
+  static_assert(sizeof(Descriptor) == 16);
+  if (!read_system(cpu, cpu.idtr.base + offset, &gate, sizeof(gate))) return false;
   const bool type_ok =
       gate.is_system() && (gate.type() == kTypeIntGate32 || gate.type() == kTypeTrapGate32);
   if (!type_ok) return fault(cpu, kGP, idt_error(event.vector));
