@@ -20,7 +20,9 @@ constexpr unsigned kMtrrPairs = 8;
 constexpr uint64_t kMtrrCap = kMtrrPairs | (1U << 8) | (1U << 10);  // fixed ranges, WC
 // Fast strings; branch trace and PEBS are not there.
 constexpr uint64_t kMiscEnableAtReset = 1U | (1U << 11) | (1U << 12);
-constexpr uint64_t kMiscEnableWritable = 1U | (1U << 3) | (1U << 16) | (1U << 18) | (1U << 22);
+constexpr uint64_t kMiscEnableWritable =
+    1U | (1U << 3) | (1U << 16) | (1U << 18) | (1U << 22) | (1U << 23) | (uint64_t{1} << 34);
+constexpr uint64_t kMiscEnableReadOnly = (1U << 7) | (1U << 11) | (1U << 12);
 constexpr uint64_t kPatAtReset = 0x0007040600070406;
 
 bool has(const Cpu& cpu, Feature feature) { return cpu.env->model->has(feature); }
@@ -60,7 +62,7 @@ bool mtrr_mask(const Cpu& cpu, uint64_t value) {
 bool lbr_and_btf(const Cpu&, uint64_t value) { return (value & ~uint64_t{3}) == 0; }
 bool machine_check_status(const Cpu&, uint64_t value) { return (value & ~uint64_t{7}) == 0; }
 bool misc_enable(const Cpu&, uint64_t value) {
-  return (value & ~(kMiscEnableWritable | kMiscEnableAtReset)) == 0;
+  return (value & ~(kMiscEnableWritable | kMiscEnableReadOnly)) == 0;
 }
 // The address must be 4-byte aligned; bit 0 enables.
 bool kvm_clock_address(const Cpu&, uint64_t value) { return (value & 2) == 0; }

@@ -4,6 +4,7 @@
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/mmu/segment_access.h"
 #include "accel/soft/system/control.h"
+#include "accel/soft/system/debug.h"
 #include "accel/soft/system/instructions.h"
 #include "accel/soft/system/mode.h"
 
@@ -24,19 +25,32 @@ void load_flat(Cpu& cpu, uint16_t cs, uint16_t ss, unsigned cpl, bool is_64) {
   cpu.cpl = static_cast<uint8_t>(cpl);
 }
 
+// For SYSCALL and SYSRET it is TF behind the instruction that decides about the single-step trap:
+// so a kernel that masks TF is not stepped, and the trap comes right behind the SYSRET.
+Step finish_with_new_tf(Cpu& cpu) {
+  update_mode(cpu);
+  cpu.stepping = false;
+  if ((cpu.rflags_system & kTf) != 0) {
+    raise(cpu, kDB);
+    cpu.fault.dr6 = kDr6Bs;
+  }
+  return Step::Branch;
+}
+
 }  // namespace
 
 Step syscall(Cpu& cpu, const Insn& insn) {
-  // Intel's: only in 64-bit mode.
-  if (!is_code64(cpu) || (cpu.efer & kEferSce) == 0) return raise(cpu, kUD);
+  // In compatibility mode Intel's processors raise #UD, while AMD's go to CSTAR. No program can
+  // depend on the former, and test images want the latter.
+  if (!is_long_mode(cpu) || (cpu.efer & kEferSce) == 0) return raise(cpu, kUD);
+  const uint64_t target = is_code64(cpu) ? cpu.lstar : cpu.cstar;
   cpu.gpr[kRcx] = next_rip(cpu, insn);
   cpu.gpr[kR11] = rflags(cpu) & ~kRf;
   const auto cs = static_cast<uint16_t>((cpu.star >> 32) & 0xfffcU);
   load_flat(cpu, cs, static_cast<uint16_t>(cs + 8), 0, true);
-  cpu.rip = cpu.lstar;
+  cpu.rip = target;
   set_rflags(cpu, 0, cpu.sfmask | kRf);
-  update_mode(cpu);
-  return Step::Branch;
+  return finish_with_new_tf(cpu);
 }
 
 Step sysret(Cpu& cpu, const Insn& insn) {
@@ -52,8 +66,7 @@ Step sysret(Cpu& cpu, const Insn& insn) {
   constexpr uint64_t kRestored = 0x3c7fd7;
   set_rflags(cpu, cpu.gpr[kR11] & kRestored, ~(kRf | kVm));
   cpu.rflags_system &= ~(kRf | kVm);
-  update_mode(cpu);
-  return Step::Branch;
+  return finish_with_new_tf(cpu);
 }
 
 Step sysenter(Cpu& cpu, const Insn&) {

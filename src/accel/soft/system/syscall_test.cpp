@@ -36,12 +36,31 @@ TEST_F(Syscall, Disabled_IsUndefined) {
   EXPECT_EQ(cpu().fault.vector, kUD);
 }
 
-TEST_F(Syscall, InCompatibilityMode_IsUndefined) {
+TEST_F(Syscall, InCompatibilityMode_GoesToCstar) {
+  cpu().cstar = TestMachine::kCode + 0x100;
+  cpu().lstar = 0;
   enter_user();
   cpu().seg[kCs] = {0, 0xffffffff, 0xc0fb, kUserCode32};
   update_mode(cpu());
-  EXPECT_EQ(run({0x0f, 0x05}), RunResult::Fault);
-  EXPECT_EQ(cpu().fault.vector, kUD);
+  EXPECT_EQ(run({0x0f, 0x05}), RunResult::Halted);
+  EXPECT_EQ(cpu().code_size, CodeSize::Code64);
+}
+
+TEST_F(Syscall, MaskedTf_StepsNoKernelCode) {
+  cpu().sfmask = kTf;
+  enter_user();
+  machine_->code({0x0f, 0x05});
+  set_rflags(cpu(), kTf, kTf);
+  EXPECT_EQ(machine_->run(), RunResult::Halted);
+}
+
+TEST_F(Syscall, SysretThatSetsTf_TrapsRightBehindIt) {
+  cpu().gpr[kRcx] = TestMachine::kCode + 0x100;
+  cpu().gpr[kR11] = kTf | 2;
+  EXPECT_EQ(run({0x48, 0x0f, 0x07}), RunResult::Fault);
+  EXPECT_EQ(cpu().fault.vector, kDB);
+  EXPECT_EQ(cpu().fault.dr6, kDr6Bs);
+  EXPECT_EQ(cpu().rip, TestMachine::kCode + 0x100);
 }
 
 TEST_F(Syscall, Sysret64_LoadsUserSegmentsAndFlags) {
