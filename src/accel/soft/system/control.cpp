@@ -82,7 +82,11 @@ bool write_cr0(Cpu& cpu, uint64_t value) {
   }
   cpu.cr0 = value;
   if ((changed & kCr0Pe) != 0) cpu.cpl = 0;  // MOV CR0 is for CPL 0, and real mode is CPL 0
-  if ((changed & (kCr0Pg | kCr0Wp | kCr0Pe)) != 0) flush_tlb(cpu);
+  if ((changed & (kCr0Pg | kCr0Pe)) != 0) {
+    flush_tlb(cpu);
+  } else if ((changed & value & kCr0Wp) != 0) {
+    drop_write_tags(cpu, {});  // pages that only the missing WP let supervisors write
+  }
   update_mode(cpu);
   return true;
 }

@@ -33,6 +33,7 @@ Step finish_with_new_tf(Cpu& cpu) {
   if ((cpu.rflags_system & kTf) != 0) {
     raise(cpu, kDB);
     cpu.fault.dr6 = kDr6Bs;
+    cpu.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
   }
   return Step::Branch;
 }
