@@ -42,6 +42,7 @@ SoftVcpu::SoftVcpu(VcpuId id, IoSink& io, const VcpuWiring& wiring,
   env_.local_io = this;
   env_.lapic = &lapic_;
   env_.chips = wiring.chips;
+  env_.apic_bus = wiring.apic_bus;
   env_.model = wiring.model;
   env_.clock = wiring.clock;
   env_.code_map = wiring.code_map;

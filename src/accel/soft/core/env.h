@@ -10,6 +10,7 @@
 namespace trapeze {
 class Lapic;
 class IrqChips;
+class ApicMessageSink;
 }  // namespace trapeze
 
 namespace trapeze::soft {
@@ -40,10 +41,11 @@ struct CpuEnv {
   VcpuId id;
   GuestMemory* memory = nullptr;
   IoSink* io = nullptr;
-  LocalIo* local_io = nullptr;      // may be null in tests
-  Lapic* lapic = nullptr;           // may be null in tests
-  IrqChips* chips = nullptr;        // may be null in tests
-  const CpuModel* model = nullptr;  // what CPUID tells, and so which instructions there are
+  LocalIo* local_io = nullptr;          // may be null in tests
+  Lapic* lapic = nullptr;               // may be null in tests
+  ApicMessageSink* apic_bus = nullptr;  // may be null in tests
+  IrqChips* chips = nullptr;            // may be null in tests
+  const CpuModel* model = nullptr;      // what CPUID tells, and so which instructions there are
   const Clock* clock = nullptr;
   CodeMap* code_map = nullptr;
   CodeOwner* code_owner = nullptr;

@@ -3,6 +3,7 @@
 #include "accel/soft/system/debug.h"
 #include "accel/soft/system/msr.h"
 #include "accel/soft/system/system_fixture.h"
+#include "irq/chip/apic_message.h"
 
 namespace trapeze::soft {
 namespace {
@@ -235,6 +236,35 @@ TEST_F(Control64, Smsw_GivesCr0) {
 TEST_F(Control64, Hypercall_AnswersEnosys) {
   EXPECT_EQ(run({0x0f, 0x01, 0xc1}), RunResult::Halted);
   EXPECT_EQ(cpu().gpr[kRax], static_cast<uint64_t>(-1000));
+}
+
+TEST_F(Control64, SendIpiHypercall_ReachesTheApicIdsOfItsBitmap) {
+  struct Sink final : ApicMessageSink {
+    bool send(const ApicMessage& message) override {
+      sent.push_back(message);
+      return message.destination != 7;
+    }
+    std::vector<ApicMessage> sent;
+  } sink;
+  cpu().env->apic_bus = &sink;
+  const auto call = [this](uint64_t low, uint64_t high, uint64_t min, uint64_t icr) {
+    cpu().gpr[kRax] = 10;
+    cpu().gpr[kRbx] = low;
+    cpu().gpr[kRcx] = high;
+    cpu().gpr[kRdx] = min;
+    cpu().gpr[kRsi] = icr;
+    EXPECT_EQ(run({0x0f, 0x01, 0xc1}), RunResult::Halted);
+    return static_cast<int64_t>(cpu().gpr[kRax]);
+  };
+  EXPECT_EQ(call(0b101, 1, 5, 0x41), 2);  // 5, 7 (nobody there) and 69
+  ASSERT_EQ(sink.sent.size(), 3U);
+  EXPECT_EQ(sink.sent[0].destination, 5U);
+  EXPECT_EQ(sink.sent[2].destination, 69U);
+  EXPECT_EQ(sink.sent[0].vector, 0x41);
+  EXPECT_EQ(call(~uint64_t{0}, ~uint64_t{0}, ~uint64_t{0} - 3, 0x41), 0) << "must not wrap";
+  EXPECT_EQ(call(1, 0, 0, 0x4'0041), -22);  // a shorthand
+  EXPECT_EQ(call(1, 0, 0, 0x541), -22);     // INIT
+  cpu().env->apic_bus = nullptr;
 }
 
 TEST_F(Control64, Cpuid_ShowsNoApicWithoutOne) {

@@ -4,6 +4,7 @@
 #include "accel/soft/system/control.h"
 #include "accel/soft/system/instructions.h"
 #include "accel/soft/system/msr.h"
+#include "irq/chip/apic_message.h"
 #include "irq/chip/lapic.h"
 
 namespace trapeze::soft::system {
@@ -18,6 +19,34 @@ bool may_read_tsc(Cpu& cpu) {
   if ((cpu.cr4 & kCr4Tsd) == 0 || cpu.cpl == 0) return true;
   raise(cpu, kGP, 0);
   return false;
+}
+
+// KVM_HC_SEND_IPI (kernel document virt/kvm/x86/hypercalls.rst): bit i of RBX and RCX sends the ICR
+// value in RSI to APIC ID RDX + i. Returns how many took it.
+int64_t send_ipis(Cpu& cpu) {
+  constexpr int64_t kEinval = 22;
+  constexpr uint64_t kMaxApicId = 254;
+  const uint64_t icr = cpu.gpr[kRsi];
+  constexpr uint64_t kVectorAndMode = 0x7ff;  // no shorthand, no destination, edge-triggered
+  const auto mode = static_cast<DeliveryMode>((icr >> 8) & 7);
+  if ((icr & ~kVectorAndMode) != 0 || (mode != DeliveryMode::Fixed && mode != DeliveryMode::Nmi)) {
+    return -kEinval;
+  }
+  if (cpu.gpr[kRdx] > kMaxApicId) return 0;
+  const uint64_t bitmap[2] = {cpu.gpr[kRbx], cpu.gpr[kRcx]};
+  int64_t taken = 0;
+  for (unsigned i = 0; i < 128; ++i) {
+    const uint64_t id = cpu.gpr[kRdx] + i;
+    if (((bitmap[i / 64] >> (i % 64)) & 1) == 0 || id > kMaxApicId) continue;
+    ApicMessage message;
+    message.mode = mode;
+    message.vector = static_cast<uint8_t>(icr);
+    message.wide = true;
+    message.destination = static_cast<uint32_t>(id);
+    message.source = cpu.env->id.raw();
+    taken += cpu.env->apic_bus->send(message) ? 1 : 0;
+  }
+  return taken;
 }
 
 }  // namespace
@@ -75,11 +104,18 @@ Step rdpid(Cpu& cpu, const Insn& insn) {
 // No counter is offered (CPUID leaf 0xa is 0), so every index is out of range.
 Step rdpmc(Cpu& cpu, const Insn&) { return raise(cpu, kGP, 0); }
 
-// With the KVM signature a guest may ask; no hypercall is served (Linux uapi/linux/kvm_para.h).
+// KVM's hypercalls, as far as CPUID leaf 0x40000001 offers them (Linux uapi/linux/kvm_para.h).
 Step hypercall(Cpu& cpu, const Insn&) {
   constexpr int64_t kEnosys = 1000, kEperm = 1;
-  const auto answer = static_cast<uint64_t>(cpu.cpl != 0 ? -kEperm : -kEnosys);
-  cpu.gpr[kRax] = is_code64(cpu) ? answer : answer & 0xffff'ffffU;
+  constexpr uint64_t kSendIpi = 10;
+  int64_t answer = -kEnosys;
+  if (cpu.cpl != 0) {
+    answer = -kEperm;
+  } else if (cpu.gpr[kRax] == kSendIpi && is_code64(cpu) && cpu.env->apic_bus != nullptr) {
+    answer = send_ipis(cpu);
+  }
+  const auto value = static_cast<uint64_t>(answer);
+  cpu.gpr[kRax] = is_code64(cpu) ? value : value & 0xffff'ffffU;
   return Step::Next;
 }
 

@@ -23,7 +23,7 @@ constexpr uint32_t kKhz = kTscHz / 1000;
 constexpr uint32_t kMhz = kTscHz / 1'000'000;
 
 constexpr uint32_t kKvmClockSource = 1U << 0, kKvmNopIoDelay = 1U << 1, kKvmClockSource2 = 1U << 3,
-                   kKvmClockStable = 1U << 24;
+                   kKvmSendIpi = 1U << 11, kKvmClockStable = 1U << 24;
 
 constexpr char kBrand[48] = "Trapeze soft CPU";
 
@@ -148,7 +148,8 @@ CpuidResult CpuModel::cpuid(uint32_t leaf, uint32_t subleaf, VcpuId vcpu) const 
       return {kMaxKvmLeaf, word("KVMKVMKVM\0\0\0", 0), word("KVMKVMKVM\0\0\0", 4),
               word("KVMKVMKVM\0\0\0", 8)};
     case kKvmBase + 1:
-      return {kKvmClockSource | kKvmNopIoDelay | kKvmClockSource2 | kKvmClockStable, 0, 0, 0};
+      return {kKvmClockSource | kKvmNopIoDelay | kKvmClockSource2 | kKvmSendIpi | kKvmClockStable,
+              0, 0, 0};
     case kMaxKvmLeaf:
       return {kKhz, kKhz, 0, 0};  // TSC and APIC bus, kHz
     default:
