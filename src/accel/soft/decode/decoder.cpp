@@ -35,6 +35,16 @@ uint8_t segment_index(ZydisRegister reg, CodeSize code_size) {
   return code_size == CodeSize::Code64 && plain ? uint8_t{kDs} : index;
 }
 
+// With ModRM.mod 0 and SIB.base 5 there is no base but a 32-bit displacement, whatever REX.B says
+// (SDM 2A table 2-3); Zydis 4.0.0 takes R13 for the base when REX.B is set.
+void correct_base(ZydisDecodedOperand& operand, const ZydisDecodedInstruction& zy) {
+  if ((zy.attributes & ZYDIS_ATTRIB_HAS_SIB) == 0) return;
+  if (zy.raw.modrm.mod != 0 || zy.raw.sib.base != 5) return;
+  operand.mem.base = ZYDIS_REGISTER_NONE;
+  operand.mem.disp.has_displacement = ZYAN_TRUE;
+  operand.mem.disp.value = zy.raw.disp.value;
+}
+
 void fill_memory(const ZydisDecodedOperand& operand, uint64_t end, Decoded& out) {
   Insn& insn = out.insn;
   const auto& mem = operand.mem;
@@ -117,6 +127,7 @@ DecodeStatus Decoder::decode(CodeSize code_size, std::span<const uint8_t> bytes,
   for (unsigned i = 0; i < out.zy.operand_count_visible; ++i) {
     if (out.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY && !has_memory) {
       has_memory = true;
+      correct_base(out.operands[i], out.zy);
       fill_memory(out.operands[i], end, out);
     }
   }
