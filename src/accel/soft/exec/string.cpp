@@ -224,7 +224,8 @@ template <typename T>
 struct Cmps {
   using Type = T;
   static bool read(Cpu& cpu, const Insn& insn, T& a, T& b) {
-    return read_source(cpu, insn, a) && read_destination(cpu, insn, b);
+    // In this order on processors too: where both fault, CR2 tells of the destination.
+    return read_destination(cpu, insn, b) && read_source(cpu, insn, a);
   }
   static void next(Cpu& cpu, const Insn& insn) {
     advance(cpu, insn, kRsi, 1, sizeof(T));
