@@ -40,7 +40,7 @@ in_long:
   pop rcx
   mov rax, 0x123456789abcdef0
   mov [0x7000], rax
-  jmp far [rel compatible]
+  jmp far dword [rel compatible]   ; without "dword" the offset has 64 bits
 after:
   mov rax, [0x7000]
   hlt

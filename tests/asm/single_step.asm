@@ -1,6 +1,6 @@
 ; TF traps behind each instruction; MOV SS holds the trap back over one more (SDM 3A 6.8.3, 17.3.1.4).
 ; mode: real16
-; expect: cx=4 bx=3 sp=0x8000
+; expect: cx=6 bx=3 sp=0x8000
 bits 16
 org 0
   lidt [cs:idtr]
@@ -20,8 +20,8 @@ org 0
   inc bx                     ; trap 2
   inc bx                     ; trap 3
   and dh, 0xfe               ; trap 4
-  push dx
-  popf
+  push dx                    ; trap 5
+  popf                       ; trap 6: TF was set when it began
   hlt
 on_trap:
   inc cx
