@@ -26,7 +26,7 @@ class DeviceTimersTest : public testing::Test {
     loop_->start_timer(time, [this] { loop_->stop(); });
     loop_->run();
   }
-  const HostClock clock_;
+  const HostClock clock_{};
   std::unique_ptr<EventLoop> loop_ = std::move(*EventLoop::create());
   DeviceTimers timers_{*loop_, clock_};
   FakeDevice first_, second_;
