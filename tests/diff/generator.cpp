@@ -26,7 +26,7 @@ size_t put_memory(Random& random, uint8_t reg_field, uint8_t* bytes) {
   const auto mod = static_cast<unsigned>(random.below(3));
   const auto rm = static_cast<unsigned>(random.below(8));
   size_t at = 0;
-  bytes[at++] = static_cast<uint8_t>(mod << 6 | reg_field << 3 | rm);
+  bytes[at++] = static_cast<uint8_t>(mod << 6 | unsigned{reg_field} << 3 | rm);
   bool wide = mod == 2 || (mod == 0 && rm == 5);
   if (rm == 4) {
     const auto sib = static_cast<uint8_t>(random.bits());
@@ -87,7 +87,7 @@ Generator::Encoded Generator::encode_once(const Form& form, bool plain) {
       at += put_memory(random_, reg, bytes + at);
     } else {
       const auto rm = random_.percent(90) ? random_.below(8) : form.modrm & 7U;
-      bytes[at++] = static_cast<uint8_t>(0xc0 | reg << 3 | rm);
+      bytes[at++] = static_cast<uint8_t>(0xc0U | unsigned{reg} << 3 | rm);
     }
   }
   put_immediate(random_, bytes + at, 12);
