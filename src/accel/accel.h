@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "accel/io_sink.h"
 #include "arch/x86/vcpu_state.h"
@@ -22,6 +23,14 @@ enum class ExitReason : uint8_t {
   AccelError,   // the accelerator cannot go on; AccelVcpu::error() says why
 };
 
+// One figure for `trapeze run --stats`. Names are lower case, words joined by "_", groups by "."
+// ("exit.mmio"); figures of the same name are added up over the vCPUs.
+struct Stat {
+  std::string name;
+  uint64_t value = 0;
+  bool operator==(const Stat&) const = default;
+};
+
 class AccelVcpu {
  public:
   virtual ~AccelVcpu() = default;
@@ -37,6 +46,8 @@ class AccelVcpu {
   virtual std::string error() const = 0;
   // Guest instructions executed so far, or 0 where nobody counts. Any thread, approximate.
   virtual uint64_t instructions() const = 0;
+  // What it counted so far; only while not running.
+  virtual std::vector<Stat> stats() const { return {}; }
 };
 
 class AccelVm : public InterruptSink {
@@ -44,6 +55,8 @@ class AccelVm : public InterruptSink {
   // vCPU `id` also has APIC ID `id`. vCPU 0 is the bootstrap processor; the others start in
   // wait-for-SIPI. `io` must outlive the vCPU. Call once for each id before any of them runs.
   virtual Result<std::unique_ptr<AccelVcpu>> create_vcpu(VcpuId id, IoSink& io) = 0;
+  // What belongs to no vCPU; only while none runs.
+  virtual std::vector<Stat> stats() const { return {}; }
 };
 
 }  // namespace trapeze

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "accel/accel.h"
 #include "base/result.h"
 #include "vm/config.h"
 #include "vm/timeline.h"
@@ -22,6 +23,7 @@ struct RunOutcome {
   int status = 0;
   std::vector<std::string> messages;  // for stderr, each may have several lines
   Timeline timeline;
+  std::vector<Stat> stats;  // what the accelerator counted, for --stats
 };
 
 // Blocks the signals it handles and ignores SIGPIPE for the rest of the process: call it before any

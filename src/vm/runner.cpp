@@ -117,6 +117,7 @@ RunOutcome Runner::run() {
   outcome_.timeline.first_instruction_ns = vm_->first_instruction_ns();
   outcome_.timeline.guest_instructions = vm_->instructions();
   outcome_.timeline.vm_stopped_ns = now_ns();
+  outcome_.stats = vm_->stats();
   if (outcome_.timeline.exit_ns == 0) outcome_.timeline.exit_ns = outcome_.timeline.vm_stopped_ns;
   return std::move(outcome_);
 }

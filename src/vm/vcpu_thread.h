@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "accel/accel.h"
 #include "base/thread.h"
@@ -38,6 +39,8 @@ class VcpuThread {
   // Where it stands, for a message; only while it does not run.
   std::string describe() const;
   uint64_t instructions() const { return vcpu_->instructions(); }
+  // Only while it does not run.
+  std::vector<Stat> stats() const { return vcpu_->stats(); }
 
  private:
   void run();

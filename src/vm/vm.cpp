@@ -1,5 +1,6 @@
 #include "vm/vm.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace trapeze {
@@ -55,6 +56,22 @@ std::string Vm::describe_vcpus() const {
     text += fmt::format("{}vCPU {}: {}", i == 0 ? "" : "\n", i, vcpus_[i]->describe());
   }
   return text;
+}
+
+std::vector<Stat> Vm::stats() const {
+  std::vector<Stat> sums = accel_->stats();
+  for (const auto& vcpu : vcpus_) {
+    for (Stat& stat : vcpu->stats()) {
+      const auto same = std::find_if(sums.begin(), sums.end(),
+                                     [&](const Stat& sum) { return sum.name == stat.name; });
+      if (same == sums.end()) {
+        sums.push_back(std::move(stat));
+      } else {
+        same->value += stat.value;
+      }
+    }
+  }
+  return sums;
 }
 
 uint64_t Vm::instructions() const {

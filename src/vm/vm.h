@@ -70,6 +70,8 @@ class Vm final : private PowerEvents, private DebugExitEvents {
     return first_instruction_ns_.load(std::memory_order_acquire);
   }
   uint64_t instructions() const;
+  // The accelerator's figures, those of the vCPUs added up; after stop().
+  std::vector<Stat> stats() const;
   // Where the vCPUs stand, a line each; after stop().
   std::string describe_vcpus() const;
 

@@ -74,6 +74,13 @@ class Command(GuestCase):
         self.expect(outcome, 42, b"a\r\n\0\xffb")
         self.assertEqual(outcome.stderr, "e\r\n")
 
+    def test_stats_are_names_and_values_on_stderr(self):
+        outcome = run("true", options=("--accel", "soft", "--stats"))
+        self.expect(outcome)
+        figures = dict(line.split(" ") for line in outcome.stderr.splitlines())
+        self.assertGreater(int(figures["soft.instructions"]), 1_000_000)
+        self.assertGreater(int(figures["soft.blocks_decoded"]), 1_000)
+
     def test_large_stdin_arrives_complete(self):
         data = random.Random(7).randbytes(STDIN_MIB << 20)
         outcome = run("sha256sum", stdin=data)

@@ -132,6 +132,15 @@ uint64_t SoftVcpu::instructions() const {
   return __atomic_load_n(&cpu_.instructions, __ATOMIC_RELAXED);
 }
 
+std::vector<Stat> SoftVcpu::stats() const {
+  const CacheStats& cache = blocks_->stats();
+  return {{"soft.instructions", instructions()},
+          {"soft.blocks_decoded", cache.blocks_decoded},
+          {"soft.slow_lookups", cache.slow_lookups},
+          {"soft.pages_dropped", cache.pages_dropped},
+          {"soft.full_drops", cache.full_drops}};
+}
+
 void SoftVcpu::send_ipi(const ApicMessage& message) { wiring_.host->send_ipi(message); }
 void SoftVcpu::broadcast_eoi(uint8_t vector) { wiring_.host->broadcast_eoi(vector); }
 

@@ -50,6 +50,7 @@ class SoftVcpu final : public AccelVcpu, private LapicHost, private LocalIo {
   Result<void> restore(const VcpuState& state) override;
   std::string error() const override;
   uint64_t instructions() const override;
+  std::vector<Stat> stats() const override;
 
   Lapic& lapic() { return lapic_; }
   // The local APIC timer's deadline has passed. Any thread.

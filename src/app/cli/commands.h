@@ -41,6 +41,7 @@ class RunCommand {
   std::string timeline_;
   bool debug_exit_ = false;
   bool test_devices_ = false;
+  bool stats_ = false;
   bool verbose_ = false;
 };
 

@@ -96,6 +96,9 @@ RunCommand::RunCommand(CLI::App& app) {
                "Port 0xf4 ends the VM with status (value << 1) | 1, as QEMU's isa-debug-exit");
   app.add_flag("--test-devices", test_devices_,
                "The devices that CPU test images expect, and --debug-exit");
+  app.add_flag(
+      "--stats", stats_,
+      "At the end, print what the accelerator counted on stderr, a name and a value a line");
   app.add_flag("-v,--verbose", verbose_, "Say on stderr what happens");
 }
 
@@ -108,6 +111,9 @@ int RunCommand::run(const std::vector<std::string>& command, bool has_command,
   auto outcome = run_vm(*config);
   if (!outcome) return own_error(outcome.error().message);
   for (const auto& message : outcome->messages) log_line(LogLevel::Error, message);
+  if (stats_) {
+    for (const Stat& stat : outcome->stats) fmt::print(stderr, "{} {}\n", stat.name, stat.value);
+  }
   if (const auto written = write_timeline(outcome->timeline); !written) {
     return own_error(written.error().message);
   }
