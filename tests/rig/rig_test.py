@@ -1,0 +1,40 @@
+"""The rig itself: what goes in comes out, and a run ends whatever happens inside.
+
+These three are in `make test`; kvm_test.py has what runs on its /dev/kvm.
+"""
+
+import sys
+import time
+import unittest
+
+import rig
+
+
+class RigTest(unittest.TestCase):
+    def test_files_streams_and_status_come_through(self):
+        host = rig.Rig()
+        host.add_text("/data/in", "a\0b\r\n")
+        result = host.run("cat /data/in; echo no >&2; cp /data/in $RESULTS/copy; ls /dev/kvm; exit 7")
+        self.assertEqual(result.status, 7, result)
+        self.assertEqual(result.stdout, b"a\0b\r\n/dev/kvm\n")
+        self.assertEqual(result.stderr, b"no\n")
+        self.assertEqual(result.files["copy"], b"a\0b\r\n")
+
+    def test_script_that_hangs_is_ended_inside(self):
+        result = rig.Rig().run("echo before; sleep 1000", limit_s=2)
+        self.assertEqual((result.status, result.stdout), (137, b"before\n"))
+
+    def test_rig_that_hangs_is_ended_outside(self):
+        before, rig.BOOT_SECONDS = rig.BOOT_SECONDS, 10
+        start = time.monotonic()
+        try:
+            with self.assertRaisesRegex(rig.RigError, "did not end within"):
+                # Its init now waits for a reader that never comes.
+                rig.Rig().run("rm /dev/vport0p1; mkfifo /dev/vport0p1", limit_s=1)
+        finally:
+            rig.BOOT_SECONDS = before
+        self.assertLess(time.monotonic() - start, 60 * rig.FACTOR)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[1:]], verbosity=2)
