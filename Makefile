@@ -27,7 +27,7 @@ demo: build ; @tools/demo build/trapeze
 test: build fuzz-short
 	@ctest --test-dir build --output-on-failure -j $(JOBS) $(CTEST_ARGS)
 
-# Takes some minutes. BENCH_ARGS, e.g. make bench BENCH_ARGS='--runs 1 --only boot'
+# Takes some minutes (docs/benchmarks.md); e.g. make bench BENCH_ARGS='--runs 1 --only boot,gzip'
 BENCH_ARGS ?=
 bench: build ; @python3 bench/run.py build/trapeze $(BENCH_ARGS)
 

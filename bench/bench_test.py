@@ -3,8 +3,13 @@
 import mmap
 import os
 import unittest
+import xml.etree.ElementTree
 
+import chart
+import host
 import process
+import rows
+import run
 import workloads
 from report import Figure, show_samples
 
@@ -35,6 +40,145 @@ class StopwatchTest(unittest.TestCase):
         for chunk in (b"@beg", b"in\n12 @gzip\n@gz", b"ip\n", b"x\n@fork\n"):
             watch(0, chunk)
         self.assertEqual(watch.durations(), {"@gzip": [3, 1], "@fork": [7, 2]})
+
+
+class Program:
+    """Plays the guest program, on a machine where a unit takes 10 ms and the clocks say so."""
+
+    UNIT_S = 0.01
+
+    def __init__(self):
+        self.now, self.orders = 100.0, []
+
+    def clocks(self, _pid):
+        return self.now, self.now / 2
+
+    def answer(self, order):
+        self.orders.append(order)
+        word, _, rest = order.partition(" ")
+        if word == "run":
+            self.now += int(rest) * self.UNIT_S
+            return f"done x {int(rest) * 5} abc 700"
+        return {"prepare": "ready x", "finish": "finished x"}[word]
+
+    def talk(self, dialogue):
+        """In pieces that do not end where lines do."""
+        order = dialogue(1, b"servi") + dialogue(1, b"ng\n")
+        while order != b"quit\n":
+            line = self.answer(order.decode().rstrip("\n")).encode() + b"\n"
+            order = dialogue(1, line[:3]) + dialogue(1, line[3:])
+
+
+class RowsTest(unittest.TestCase):
+    def test_a_row_is_repeated_until_it_takes_long_enough(self):
+        program = Program()
+        dialogue = rows.Dialogue(rows.script(["x"], rows.wall), program.clocks)
+        program.talk(dialogue)
+        sample = dialogue.samples["x"]
+        self.assertAlmostEqual(sample.ns, Program.UNIT_S * 1e9 / 5, delta=1)
+        self.assertEqual(sample.checksum, "abc")
+        self.assertEqual(program.orders, ["prepare x", "run 1", "run 35", "finish"])
+
+    def test_each_clock_is_that_of_its_machine(self):
+        answer, before, after = "done x 1 abc 700".split(), (1.0, 10.0), (3.0, 10.5)
+        self.assertEqual(rows.wall(answer, before, after), 2.0)
+        self.assertEqual(rows.machine_cpu(answer, before, after), 0.5)
+        self.assertAlmostEqual(rows.own_cpu(answer, before, after), 0.0007)
+
+    def test_even_a_long_first_run_is_repeated_because_it_was_cold(self):
+        program = Program()
+        program.UNIT_S = 5.0
+        program.talk(rows.Dialogue(rows.script(["x"], rows.wall), program.clocks))
+        self.assertEqual(program.orders, ["prepare x", "run 1", "run 2", "finish"])
+
+    def test_units_grow_at_least_twofold_and_not_beyond_reason(self):
+        self.assertEqual(rows.next_units(10, 0.34), 20)
+        self.assertEqual(rows.next_units(10, 0.035), 100)
+        self.assertEqual(rows.next_units(1, 0.0), rows.MAX_GROWTH)
+
+    def test_a_failure_of_the_program_ends_the_talk(self):
+        dialogue = rows.Dialogue(rows.script(["x"], rows.wall), Program().clocks)
+        dialogue(1, b"serving\n")
+        with self.assertRaisesRegex(RuntimeError, "failed x prepare"):
+            dialogue(1, b"failed x prepare\n")
+
+    @staticmethod
+    def figure(name, native, ours, peer):
+        figure = rows.RowFigure(name)
+        for machine, values in zip(rows.MACHINES, (native, ours, peer)):
+            figure.samples[machine] = [rows.Sample(value, 1, "abc") for value in values]
+        return figure
+
+    def test_ratios_are_those_of_medians_and_means_those_of_their_rows(self):
+        figures = [self.figure("alu", [1, 1, 9], [2, 2, 0], [6, 6, 6]),
+                   self.figure("fork", [10], [80], [160])]
+        self.assertEqual(figures[0].ratio("trapeze", "native"), 2)
+        (_, *every), (_, *compute) = rows.means(figures)
+        for found, wanted in zip(every + compute, (4, 96 ** 0.5, 6 ** 0.5, 2, 6, 3)):
+            self.assertAlmostEqual(found, wanted)
+
+    def test_what_was_not_measured_has_no_mean(self):
+        figures = [self.figure("alu", [1], [2], [6]), self.figure("fork", [10], [], [160])]
+        every, compute = rows.means(figures)
+        self.assertEqual((every[1], compute[1]), (None, 2))
+        self.assertIn("| fork, wait | 10 | - | 160 | - | 16.0 | - |", rows.markdown(figures))
+
+    def test_requirements_wait_for_all_rows_and_name_the_slow_ones(self):
+        figures = [self.figure(name, [1], [2], [9]) for name in rows.ROWS]
+        self.assertEqual([is_met for _, _, is_met in rows.requirements(figures)], [True] * 3)
+        figures[3] = self.figure(figures[3].name, [1], [3], [2])
+        self.assertEqual([(found, is_met) for _, found, is_met in rows.requirements(figures)],
+                         [("random", False), ("4.07", True), ("2.07", False)])
+        self.assertEqual(rows.requirements(figures[1:]), [])
+
+    def test_other_results_than_those_of_the_host_are_seen(self):
+        figure = self.figure("alu", [1], [2], [6])
+        figure.samples["trapeze"].append(rows.Sample(2, 1, "abd"))
+        self.assertEqual(figure.checksums, {"abc", "abd"})
+
+
+class ChartTest(unittest.TestCase):
+    def test_each_figure_has_its_dot_where_the_axis_says(self):
+        figures = [RowsTest.figure("alu", [1], [10], [100]),
+                   RowsTest.figure("fork", [1], [0.5], [])]
+        root = xml.etree.ElementTree.fromstring(
+            chart.draw(figures, rows.means(figures), "here & <there>"))
+        space = "{http://www.w3.org/2000/svg}"
+        at = {kind: [float(dot.get("cx")) for dot in root.iter(space + "circle")
+                     if dot.get("class") == kind][1:] for kind in ("ours", "peer")}
+        native, = [float(line.get("x1")) for line in root.iter(space + "line")
+                   if line.get("class") == "native"]
+        decade = at["ours"][0] - native
+        self.assertGreater(decade, 50)
+        self.assertAlmostEqual(at["peer"][0] - native, 2 * decade, delta=0.2)
+        self.assertAlmostEqual(at["ours"][1] - native, decade * -0.30103, delta=0.2)
+        width = float(root.get("width"))
+        self.assertTrue(all(0 < x < width for dots in at.values() for x in dots))
+
+
+class HostTest(unittest.TestCase):
+    def test_waiting_is_not_busy_and_stolen_time_is(self):
+        #                          user nice sys idle iowait irq softirq steal guest guest_nice
+        self.assertEqual(host.busy_of("cpu 1 20 300 4000 50000 6 70 800 9 9\n"), 1197)
+
+    def test_the_quietest_attempt_counts_whatever_its_result(self):
+        shares = iter([0.9, 0.2])
+        results = iter([1, 3])
+
+        class Fake:
+            def share(self):
+                return next(shares)
+
+        found = host.quietest(lambda: next(results), disturbance=Fake, wait=lambda: None)
+        self.assertEqual(found, (3, 0.2))
+
+
+class OptionsTest(unittest.TestCase):
+    def test_groups_and_rows_are_told_apart(self):
+        self.assertEqual(run.chosen("boot,pipe,alu"), (["rows", "boot"], ["alu", "pipe"]))
+        self.assertEqual(run.chosen("idle"), (["idle"], []))
+        self.assertEqual(run.chosen("rows"), (["rows"], list(rows.ROWS)))
+        self.assertIsNone(run.chosen("boot,nonsense"))
 
 
 class ProcessTest(unittest.TestCase):

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Trapeze against QEMU's TCG, side by side: peer, we, peer, we, ...
+"""Trapeze against QEMU's TCG and the host itself, side by side: native, we, peer, native, we, ...
 
-    python3 bench/run.py build/trapeze [--runs 5] [--only boot,idle,programs]
+    python3 bench/run.py build/trapeze [--runs 5] [--only boot,gzip,pipe] [--executor interpreter]
 
-Prints a table and writes every sample, with facts about the host, to build/bench.json. The status
-is 0 when everything could be measured, whether the requirements are met or not.
+Prints tables, writes every sample, with facts about the host, to build/bench.json, and draws the
+rows beside it, in build/bench.svg. The status is 0 when everything could be measured, whether the
+requirements are met or not.
 """
 
 import argparse
@@ -15,13 +16,16 @@ import subprocess
 import sys
 import time
 
+import chart
 import host
 import process
+import rows
 import workloads
-from machines import MEMORY_MIB, QEMU_CPU, QEMU_MACHINE, Qemu, Trapeze
+from machines import MEMORY_MIB, QEMU_CPU, QEMU_MACHINE, Native, Qemu, Trapeze
 from report import Figure, table
 
-GROUPS = ("boot", "idle", "programs")
+GROUPS = ("rows", "boot", "parallel", "idle", "programs")
+BY_DEFAULT = ("rows", "boot", "parallel", "idle")
 SETTLE_S, IDLE_S = 2, 10  # what the kernel does right after its boot is not idling
 MEMORY_PARTS_SHOWN = 10
 
@@ -32,9 +36,11 @@ def progress(text):
 
 
 class Bench:
-    def __init__(self, ours, peer, runs):
-        self.ours, self.peer, self.runs = ours, peer, runs
+    def __init__(self, ours, peer, program, runs, wanted_rows):
+        self.ours, self.peer, self.program, self.runs = ours, peer, program, runs
         self.figures, self.errors, self.memory_parts = [], [], []
+        self.row_figures = [rows.RowFigure(name) for name in wanted_rows]
+        self.disturbances = {}  # by group: how much others used of a core, in each measurement
 
     def figure(self, *args, **options):
         self.figures.append(Figure(*args, **options))
@@ -53,15 +59,70 @@ class Bench:
                     self.errors.append(f"{what}, {machine.name}, run {i + 1}: {error}")
         progress("")
 
+    def quietly(self, what, measure):
+        result, share = host.quietest(measure)
+        self.disturbances.setdefault(what, []).append(share)
+        return result
+
+    def in_guest(self, machine, names, clock, cpus=1, enough_s=rows.ENOUGH_S):
+        """The samples of the program's rows in a fresh guest, into which it comes by stdin."""
+        with open(self.program, "rb") as file:
+            program = file.read()
+        dialogue = rows.Dialogue(rows.script(names, clock, enough_s), read_clocks)
+        machine.run(["sh", "-c", f"head -c {len(program)} >/tmp/bench; chmod +x /tmp/bench; "
+                     "exec /tmp/bench serve"],
+                    stdin=program, on_output=dialogue, stays_open=True, cpus=cpus)
+        return dialogue.samples
+
+    def on_host(self, names):
+        dialogue = rows.Dialogue(rows.script(names, rows.own_cpu), read_clocks)
+        Native.run([os.path.abspath(self.program), "serve"], dialogue)
+        return dialogue.samples
+
+    def rows(self):
+        names = [figure.name for figure in self.row_figures]
+        for i in range(self.runs):
+            for machine in (Native, self.ours, self.peer):
+                progress(f"rows: {machine.name}, {i + 1} of {self.runs}")
+                try:
+                    samples = (self.on_host(names) if machine is Native
+                               else self.in_guest(machine, names, rows.machine_cpu))
+                except Exception as error:  # any failure of a machine is a result
+                    self.errors.append(f"rows, {machine.name}, run {i + 1}: {error}")
+                    continue
+                for figure in self.row_figures:
+                    figure.samples[machine.name].append(samples[figure.name])
+        for figure in self.row_figures:
+            if len(figure.checksums) > 1:
+                self.errors.append(f"{figure.name}: the checksums differ: {figure.checksums}")
+        progress("")
+
+    def parallel(self):
+        """Two threads' work on one vCPU and on two: the only row by wall time."""
+        single = self.figure("parallel job, 1 vCPU", "ns")
+        double = self.figure("parallel job, 2 vCPUs", "ns")
+        share = self.figure("2 vCPUs' time of 1's", "", max_ours=0.6)
+
+        def measure(machine, samples):
+            times = []
+            for cpus, figure in ((1, single), (2, double)):
+                found = self.quietly("parallel", lambda: self.in_guest(
+                    machine, [rows.PARALLEL], rows.wall, cpus=cpus, enough_s=1.0))
+                times.append(found[rows.PARALLEL].ns)
+                samples(figure).append(times[-1])
+            samples(share).append(times[1] / times[0])
+
+        self.repeat("parallel", measure)
+
     def boot(self):
-        init = self.figure("boot to init", "s", max_ratio=4)
+        init = self.figure("boot to init", "s", max_ratio=0.5)
         init_cpu = self.figure("boot to init, CPU time", "s")
         whole_cpu = self.figure("boot, echo, power-off, CPU time", "s")
         count = self.figure("guest instructions of that", "million")
         speed = self.figure("guest instructions a CPU second", "million")
 
         def measure(machine, samples):
-            run = machine.run(["echo", "up"])
+            run = self.quietly("boot", lambda: machine.run(["echo", "up"]))
             samples(init).append(run.init_s)
             samples(init_cpu).append(run.init_cpu_s)
             samples(whole_cpu).append(run.cpu_s)
@@ -99,8 +160,7 @@ class Bench:
         stdin = workloads.make_stdin()
 
         def measure(machine, samples):
-            watch = workloads.Stopwatch(
-                lambda pid: (time.monotonic(), process.cpu_seconds(pid)))
+            watch = workloads.Stopwatch(read_clocks)
             run = machine.run(["sh", "-c", workloads.SCRIPT], stdin=stdin, on_output=watch)
             workloads.check(run.stdout, stdin)
             for mark, times in watch.durations().items():
@@ -108,6 +168,10 @@ class Bench:
                     samples(figure).append(seconds)
 
         self.repeat("programs", measure)
+
+
+def read_clocks(pid):
+    return time.monotonic(), process.cpu_seconds(pid)
 
 
 def find_kit(binary, wanted):
@@ -121,14 +185,23 @@ def find_kit(binary, wanted):
     return path
 
 
-def show(bench, facts):
+def show(bench, groups, facts):
     loads = " ".join(f"{load:.1f}" for load in facts["load_average"])
     print(f"\n{facts['cpu']}, {facts['cores']} cores"
           f"{' (a virtual machine)' if facts['virtual_machine'] else ''}, Linux {facts['kernel']}, "
           f"load average {loads}")
     print(f"Guests with 1 vCPU and {MEMORY_MIB} MiB; median (smallest-largest) "
           f"of {bench.runs} runs each.\n")
-    print(table(bench.figures))
+    if "rows" in groups:
+        print(rows.table(bench.row_figures) + "\n")
+        for wanted, found, is_met in rows.requirements(bench.row_figures):
+            print(f"{'met' if is_met else 'NOT MET'}: {wanted} ({found})")
+        print()
+    if bench.figures:
+        print(table(bench.figures))
+    for what, shares in bench.disturbances.items():
+        if max(shares) > host.QUIET_SHARE:
+            print(f"\n{what}: while it ran, others used up to {max(shares):.2f} of a core.")
     if facts["load_average"][0] > facts["cores"]:
         print("\nThe host was busy with other work: wall times and their ratios are doubtful.")
     if bench.memory_parts:
@@ -139,48 +212,94 @@ def show(bench, facts):
         print(f"NOT MEASURED: {error}")
 
 
-def main():
+def chosen(only):
+    """Groups and rows of what stands behind --only; None when there is something unknown."""
+    wanted = only.split(",")
+    if any(name not in GROUPS and name not in rows.ROWS for name in wanted):
+        return None
+    single = [name for name in rows.ROWS if name in wanted]
+    groups = [group for group in GROUPS if group in wanted or (group == "rows" and single)]
+    return groups, list(rows.ROWS) if "rows" in wanted else single
+
+
+def parse_options():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trapeze", help="the binary to measure")
     parser.add_argument("--kit", default=os.environ.get("TRAPEZE_KIT"), help="folder of the kit")
+    parser.add_argument("--program", help="the guest program (default: as built beside trapeze)")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", default=",".join(GROUPS), help="groups, separated by commas")
-    parser.add_argument("--output", default="build/bench.json")
+    parser.add_argument("--only", default=",".join(BY_DEFAULT),
+                        help=f"of {', '.join(GROUPS)}, or rows: {', '.join(rows.ROWS)}")
+    parser.add_argument("--executor", choices=("interpreter", "translator"),
+                        help="what trapeze is told by --soft-exec (default: nothing)")
+    parser.add_argument("--output", default="build/bench.json",
+                        help="the samples; the chart goes beside it, as .svg")
     options = parser.parse_args()
-    groups = options.only.split(",")
-    unknown = [group for group in groups if group not in GROUPS]
-    if unknown or options.runs < 1:
-        parser.error(f"--only takes {', '.join(GROUPS)}; --runs at least 1")
+    options.chosen = chosen(options.only)
+    if options.chosen is None or options.runs < 1:
+        parser.error(f"--only takes {', '.join(GROUPS)} and {', '.join(rows.ROWS)}; "
+                     "--runs at least 1")
+    if options.program is None:
+        options.program = os.path.join(os.path.dirname(options.trapeze), "guest/bench/bench")
+    return options
+
+
+def write_json(options, bench, facts):
+    os.makedirs(os.path.dirname(options.output) or ".", exist_ok=True)
+    with open(options.output, "w", encoding="utf-8") as file:
+        json.dump({
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "host": facts, "load_average_after": os.getloadavg(),
+            "versions": {"trapeze": bench.ours.version(), "peer": bench.peer.version()},
+            "trapeze_options": bench.ours.options,
+            "peer_configuration": {"machine": QEMU_MACHINE, "cpu": QEMU_CPU, "accel": "tcg",
+                                   "kernel_arguments": bench.peer.kernel_arguments},
+            "guest_memory_mib": MEMORY_MIB, "runs": options.runs,
+            "rows": [figure.to_json() for figure in bench.row_figures],
+            "means": [{"name": what, "trapeze_to_native": ours, "tcg_to_native": peer,
+                       "tcg_to_trapeze": ratio}
+                      for what, ours, peer, ratio in rows.means(bench.row_figures)],
+            "requirements": [{"required": wanted, "found": found, "met": is_met} for
+                             wanted, found, is_met in rows.requirements(bench.row_figures)],
+            "figures": [figure.to_json() for figure in bench.figures],
+            "others_share_of_a_core": bench.disturbances,
+            "memory_parts": [{"bytes": size, "name": name} for size, name in bench.memory_parts],
+            "errors": bench.errors,
+        }, file, indent=1)
+        file.write("\n")
+    print(f"\nAll samples: {options.output}")
+
+
+def write_chart(options, bench, facts):
+    path = os.path.splitext(options.output)[0] + ".svg"
+    subtitle = (f"CPU time, the same static program; medians of {bench.runs} paired runs; "
+                f"{facts['cpu']}, {time.strftime('%Y-%m-%d', time.gmtime())}")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(chart.draw(bench.row_figures, rows.means(bench.row_figures), subtitle))
+    print(f"Chart: {path}")
+
+
+def main():
+    options = parse_options()
+    groups, names = options.chosen
     if shutil.which("qemu-system-x86_64") is None:
         sys.exit("bench: there is no qemu-system-x86_64 to compare with (make setup installs it)")
-
     try:
         kit = find_kit(options.trapeze, options.kit)
-        ours = Trapeze(options.trapeze, kit)
+        ours = Trapeze(options.trapeze, kit, options.executor)
         peer = Qemu(kit, ours.kernel_arguments())
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         sys.exit(f"bench: {error}")
-    bench = Bench(ours, peer, options.runs)
+    bench = Bench(ours, peer, options.program, options.runs, names)
     before = host.facts()
     for group in groups:
         getattr(bench, group)()
 
-    show(bench, before)
-    os.makedirs(os.path.dirname(options.output) or ".", exist_ok=True)
-    with open(options.output, "w", encoding="utf-8") as file:
-        json.dump({
-            "host": before, "load_average_after": os.getloadavg(),
-            "versions": {"trapeze": ours.version(), "peer": peer.version()},
-            "peer_configuration": {"machine": QEMU_MACHINE, "cpu": QEMU_CPU, "accel": "tcg",
-                                   "kernel_arguments": peer.kernel_arguments},
-            "guest_memory_mib": MEMORY_MIB, "runs": options.runs,
-            "figures": [figure.to_json() for figure in bench.figures],
-            "memory_parts": [{"bytes": size, "name": name} for size, name in bench.memory_parts],
-            "errors": bench.errors,
-        }, file, indent=2)
-        file.write("\n")
-    print(f"\nAll samples: {options.output}")
+    show(bench, groups, before)
+    write_json(options, bench, before)
+    if names:
+        write_chart(options, bench, before)
     return 1 if bench.errors else 0
 
 

@@ -107,8 +107,10 @@ class Peer:
         outcome.times["ready"] = ready
         return outcome
 
-    def run_command(self, argv, stdin=b"", timeout=120, signals=(), on_output=None, **options):
-        """The same once the guest is ready. `signals` are sent when the command has started."""
+    def run_command(self, argv, stdin=b"", timeout=120, signals=(), on_output=None,
+                    stdin_ends=True, **options):
+        """The same once the guest is ready. `signals` are sent when the command has started. After
+        a `stdin` that does not end, `on_output` may send more of it."""
         outcome = Outcome()
         self.sockets["control"].sendall(exec_frame(argv, **options))
         kind, payload = self.receive_frame()
@@ -119,7 +121,7 @@ class Peer:
             outcome.times["started"] = self.elapsed_ms()
             for number in signals:
                 self.sockets["control"].sendall(frame(SIGNAL, struct.pack("<I", number)))
-            if stdin is not None:
+            if stdin is not None and stdin_ends:
                 self.sockets["control"].sendall(frame(STDIN_END, struct.pack("<Q", len(stdin))))
             self._pump(outcome, stdin or b"", time.monotonic() + timeout, on_output)
         self.sockets["control"].sendall(frame(POWER_OFF))
