@@ -30,7 +30,7 @@ uint64_t alu_unit() {
 constexpr uint32_t kFibonacci = 22;
 constexpr uint64_t kFibonacciCalls = 57'313;  // 2 * fib(23) - 1
 
-[[gnu::noinline, gnu::noclone]] uint64_t fibonacci(uint64_t n) {
+[[gnu::noinline]] uint64_t fibonacci(uint64_t n) {
   // Keeps compilers from unrolling the recursion into loops and inlined levels.
   asm volatile("" : "+r"(n));
   if (n < 2) return n;
