@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import threading
 import unittest
 import xml.etree.ElementTree
 
@@ -12,6 +13,7 @@ import rows
 import run
 import workloads
 from report import Figure, show_samples
+from turns import Turns
 
 
 class FigureTest(unittest.TestCase):
@@ -49,15 +51,17 @@ class Program:
 
     def __init__(self):
         self.now, self.orders = 100.0, []
+        self.others_s, self.others = 0.0, iter(())  # in all; in the next runs
 
     def clocks(self, _pid):
-        return self.now, self.now / 2
+        return rows.Clocks(self.now, self.now / 2, self.now / 2 + self.others_s)
 
     def answer(self, order):
         self.orders.append(order)
         word, _, rest = order.partition(" ")
         if word == "run":
             self.now += int(rest) * self.UNIT_S
+            self.others_s += next(self.others, 0.0)
             return f"done x {int(rest) * 5} abc 700"
         return {"prepare": "ready x", "finish": "finished x"}[word]
 
@@ -72,7 +76,7 @@ class Program:
 class RowsTest(unittest.TestCase):
     def test_a_row_is_repeated_until_it_takes_long_enough(self):
         program = Program()
-        dialogue = rows.Dialogue(rows.script(["x"], rows.wall), program.clocks)
+        dialogue = rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), program.clocks)
         program.talk(dialogue)
         sample = dialogue.samples["x"]
         self.assertAlmostEqual(sample.ns, Program.UNIT_S * 1e9 / 5, delta=1)
@@ -80,7 +84,8 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(program.orders, ["prepare x", "run 1", "run 35", "finish"])
 
     def test_each_clock_is_that_of_its_machine(self):
-        answer, before, after = "done x 1 abc 700".split(), (1.0, 10.0), (3.0, 10.5)
+        answer = "done x 1 abc 700".split()
+        before, after = rows.Clocks(1.0, 10.0, 0.0), rows.Clocks(3.0, 10.5, 0.0)
         self.assertEqual(rows.wall(answer, before, after), 2.0)
         self.assertEqual(rows.machine_cpu(answer, before, after), 0.5)
         self.assertAlmostEqual(rows.own_cpu(answer, before, after), 0.0007)
@@ -88,8 +93,16 @@ class RowsTest(unittest.TestCase):
     def test_even_a_long_first_run_is_repeated_because_it_was_cold(self):
         program = Program()
         program.UNIT_S = 5.0
-        program.talk(rows.Dialogue(rows.script(["x"], rows.wall), program.clocks))
+        program.talk(rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), program.clocks))
         self.assertEqual(program.orders, ["prepare x", "run 1", "run 2", "finish"])
+
+    def test_a_disturbed_run_is_repeated_and_the_quietest_counts(self):
+        program = Program()
+        program.others = iter([0.0, 0.3, 0.1, 0.2])
+        dialogue = rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), program.clocks)
+        program.talk(dialogue)
+        self.assertEqual(program.orders, ["prepare x", "run 1", *["run 35"] * 3, "finish"])
+        self.assertAlmostEqual(dialogue.samples["x"].others, 0.1 / 0.35)
 
     def test_units_grow_at_least_twofold_and_not_beyond_reason(self):
         self.assertEqual(rows.next_units(10, 0.34), 20)
@@ -97,7 +110,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(rows.next_units(1, 0.0), rows.MAX_GROWTH)
 
     def test_a_failure_of_the_program_ends_the_talk(self):
-        dialogue = rows.Dialogue(rows.script(["x"], rows.wall), Program().clocks)
+        dialogue = rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), Program().clocks)
         dialogue(1, b"serving\n")
         with self.assertRaisesRegex(RuntimeError, "failed x prepare"):
             dialogue(1, b"failed x prepare\n")
@@ -135,6 +148,43 @@ class RowsTest(unittest.TestCase):
         figure = self.figure("alu", [1], [2], [6])
         figure.samples["trapeze"].append(rows.Sample(2, 1, "abd"))
         self.assertEqual(figure.checksums, {"abc", "abd"})
+
+
+class TurnsTest(unittest.TestCase):
+    def play(self, rounds):
+        """`rounds`: how many turns each member takes before it leaves. Gives who had them."""
+        turns, log = Turns(rounds), []
+
+        def member(name, count):
+            for _ in range(count):
+                with turns.of(name):
+                    log.append(name)
+            turns.leave(name)
+
+        threads = [threading.Thread(target=member, args=item) for item in rounds.items()]
+        for thread in reversed(threads):
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=10)
+            self.assertFalse(thread.is_alive())
+        return "".join(log)
+
+    def test_all_have_their_turns_in_order(self):
+        self.assertEqual(self.play({"a": 3, "b": 3, "c": 3}), "abcabcabc")
+
+    def test_who_leaves_is_not_waited_for(self):
+        log = self.play({"a": 4, "b": 1, "c": 0})
+        self.assertEqual((log.replace("b", ""), log.count("b")), ("aaaa", 1))
+
+    def test_who_fails_in_its_turn_leaves_it_to_the_next(self):
+        turns = Turns("ab")
+        turns.arrived = {"a", "b"}
+        turns.take("a")
+        turns.leave("a")
+        turns.give("a")
+        turns.take("b")
+        turns.give("b")
+        turns.take("b")
 
 
 class ChartTest(unittest.TestCase):
@@ -185,7 +235,9 @@ class ProcessTest(unittest.TestCase):
     SIZE = 1237 * mmap.PAGESIZE  # a size that no other mapping has
 
     def test_guest_memory_counts_apart(self):
-        guest = mmap.mmap(-1, self.SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # Executable, so that the kernel does not join it to a neighbour.
+        guest = mmap.mmap(-1, self.SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+                          prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         before = process.memory(os.getpid(), self.SIZE)
         guest.write(b"x" * (10 * mmap.PAGESIZE))
         after = process.memory(os.getpid(), self.SIZE)

@@ -4,7 +4,7 @@ import os
 import platform
 import time
 
-QUIET_SHARE = 0.15  # of one core, used by others
+QUIET_SHARE = 0.2   # of one core, used by others
 WAIT_S = 8          # for a quiet moment
 
 

@@ -1,6 +1,6 @@
 """The machines that are compared. Both virtual ones run one command in a fresh VM of the same kit
-and tell when it reached what; `on_output(pid, data)` sees the command's stdout as it comes, and what
-it returns goes to the command's stdin when that `stays_open`. The host itself is the third."""
+and tell when it reached what; `on_output(pid, data)` sees the command's stdout as it comes, and
+what it returns goes to the command's stdin when that `stays_open`. The host itself is the third."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trapeze against QEMU's TCG and the host itself, side by side: native, we, peer, native, we, ...
+"""Trapeze against QEMU's TCG and the host itself, row by row: native, we, peer, native, we, ...
 
     python3 bench/run.py build/trapeze [--runs 5] [--only boot,gzip,pipe] [--executor interpreter]
 
@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import chart
@@ -23,6 +24,7 @@ import rows
 import workloads
 from machines import MEMORY_MIB, QEMU_CPU, QEMU_MACHINE, Native, Qemu, Trapeze
 from report import Figure, table
+from turns import Turns
 
 GROUPS = ("rows", "boot", "parallel", "idle", "programs")
 BY_DEFAULT = ("rows", "boot", "parallel", "idle")
@@ -64,38 +66,54 @@ class Bench:
         self.disturbances.setdefault(what, []).append(share)
         return result
 
-    def in_guest(self, machine, names, clock, cpus=1, enough_s=rows.ENOUGH_S):
-        """The samples of the program's rows in a fresh guest, into which it comes by stdin."""
+    def in_guest(self, machine, orders, cpus=1):
+        """What the orders to the program give in a fresh guest, into which it comes by stdin."""
         with open(self.program, "rb") as file:
             program = file.read()
-        dialogue = rows.Dialogue(rows.script(names, clock, enough_s), read_clocks)
+        dialogue = rows.Dialogue(orders, read_clocks)
         machine.run(["sh", "-c", f"head -c {len(program)} >/tmp/bench; chmod +x /tmp/bench; "
                      "exec /tmp/bench serve"],
                     stdin=program, on_output=dialogue, stays_open=True, cpus=cpus)
         return dialogue.samples
 
-    def on_host(self, names):
-        dialogue = rows.Dialogue(rows.script(names, rows.own_cpu), read_clocks)
+    def on_host(self, orders):
+        dialogue = rows.Dialogue(orders, read_clocks)
         Native.run([os.path.abspath(self.program), "serve"], dialogue)
         return dialogue.samples
 
     def rows(self):
-        names = [figure.name for figure in self.row_figures]
         for i in range(self.runs):
-            for machine in (Native, self.ours, self.peer):
-                progress(f"rows: {machine.name}, {i + 1} of {self.runs}")
-                try:
-                    samples = (self.on_host(names) if machine is Native
-                               else self.in_guest(machine, names, rows.machine_cpu))
-                except Exception as error:  # any failure of a machine is a result
-                    self.errors.append(f"rows, {machine.name}, run {i + 1}: {error}")
-                    continue
-                for figure in self.row_figures:
-                    figure.samples[machine.name].append(samples[figure.name])
+            progress(f"rows: {i + 1} of {self.runs}")
+            host.wait_until_quiet()
+            machines = (Native, self.ours, self.peer)
+            turns = Turns(machine.name for machine in machines)
+            threads = [threading.Thread(target=self.rows_of, args=(machine, turns, i))
+                       for machine in machines]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.disturbances["rows"] = [sample.others for figure in self.row_figures
+                                     for samples in figure.samples.values() for sample in samples]
         for figure in self.row_figures:
             if len(figure.checksums) > 1:
                 self.errors.append(f"{figure.name}: the checksums differ: {figure.checksums}")
         progress("")
+
+    def rows_of(self, machine, turns, i):
+        """A thread: one machine of those that measure each row in turn."""
+        names = [figure.name for figure in self.row_figures]
+        turn = turns.of(machine.name)
+        try:
+            samples = (self.on_host(rows.script(names, rows.own_cpu, turn=turn))
+                       if machine is Native
+                       else self.in_guest(machine, rows.script(names, rows.machine_cpu, turn=turn)))
+            for figure in self.row_figures:
+                figure.samples[machine.name].append(samples[figure.name])
+        except Exception as error:  # any failure of a machine is a result
+            self.errors.append(f"rows, {machine.name}, run {i + 1}: {error}")
+        finally:
+            turns.leave(machine.name)
 
     def parallel(self):
         """Two threads' work on one vCPU and on two: the only row by wall time."""
@@ -107,7 +125,8 @@ class Bench:
             times = []
             for cpus, figure in ((1, single), (2, double)):
                 found = self.quietly("parallel", lambda: self.in_guest(
-                    machine, [rows.PARALLEL], rows.wall, cpus=cpus, enough_s=1.0))
+                    machine, rows.script([rows.PARALLEL], rows.machine_cpu, rows.wall,
+                                         enough_s=1.0), cpus))
                 times.append(found[rows.PARALLEL].ns)
                 samples(figure).append(times[-1])
             samples(share).append(times[1] / times[0])
@@ -160,7 +179,8 @@ class Bench:
         stdin = workloads.make_stdin()
 
         def measure(machine, samples):
-            watch = workloads.Stopwatch(read_clocks)
+            watch = workloads.Stopwatch(
+                lambda pid: (time.monotonic(), process.cpu_seconds(pid)))
             run = machine.run(["sh", "-c", workloads.SCRIPT], stdin=stdin, on_output=watch)
             workloads.check(run.stdout, stdin)
             for mark, times in watch.durations().items():
@@ -171,7 +191,7 @@ class Bench:
 
 
 def read_clocks(pid):
-    return time.monotonic(), process.cpu_seconds(pid)
+    return rows.Clocks(time.monotonic(), process.cpu_seconds(pid), host.busy_seconds())
 
 
 def find_kit(binary, wanted):
@@ -200,8 +220,10 @@ def show(bench, groups, facts):
     if bench.figures:
         print(table(bench.figures))
     for what, shares in bench.disturbances.items():
-        if max(shares) > host.QUIET_SHARE:
-            print(f"\n{what}: while it ran, others used up to {max(shares):.2f} of a core.")
+        disturbed = [share for share in shares if share > rows.QUIET_SHARE]
+        if disturbed:
+            print(f"\n{what}: in {len(disturbed)} of {len(shares)} measurements others used more "
+                  f"than {rows.QUIET_SHARE:g} of a core, up to {max(shares):.2f}.")
     if facts["load_average"][0] > facts["cores"]:
         print("\nThe host was busy with other work: wall times and their ratios are doubtful.")
     if bench.memory_parts:
