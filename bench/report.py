@@ -33,7 +33,7 @@ class Figure:
     @property
     def requirement(self):
         if self.max_ours is not None:
-            return f"at most {self.max_ours:g} {self.unit}"
+            return f"at most {self.max_ours:g} {self.unit}".rstrip()
         return f"at most {self.max_ratio:g} x" if self.max_ratio is not None else ""
 
     @property
