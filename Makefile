@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 600
 CTEST_ARGS ?=
 
 PACKAGES := build-essential cmake ninja-build ccache pkg-config python3 cpio nasm \
-  libfmt-dev libgtest-dev nlohmann-json3-dev libcli11-dev libzydis-dev \
+  libfmt-dev libgtest-dev liburing-dev nlohmann-json3-dev libcli11-dev libzydis-dev \
   zlib1g-dev liblzma-dev liblz4-dev libzstd-dev qemu-system-x86
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 

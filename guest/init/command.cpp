@@ -84,7 +84,9 @@ class ArgumentTable {
     }
     *next++ = nullptr;
     working_directory = cursor.next().data();
-    if (*working_directory == '\0') working_directory = "/root";
+    // An image that is the root may have no such folder.
+    if (*working_directory == '\0')
+      working_directory = ::access("/root", X_OK) == 0 ? "/root" : "/";
     program = order.argc == 0 ? "/bin/sh" : argv[0];
     return true;
   }

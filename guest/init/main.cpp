@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "init/disks.h"
 #include "init/ports.h"
 #include "init/session.h"
 #include "init/system.h"
@@ -35,6 +36,7 @@ void run_console_shell() {
 void serve_agent() {
   const int uevents = open_uevents();
   load_boot_modules();
+  load_disk_driver();
   set_up_network();
   if (!has_console_device()) {
     if (uevents >= 0) ::close(uevents);
@@ -43,6 +45,7 @@ void serve_agent() {
   Ports ports;
   if (uevents < 0 || !open_ports(uevents, ports)) return;
   ::close(uevents);
+  if (!enter_root()) return;
   Session session;
   session.run(ports);
 }

@@ -17,6 +17,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "init/disks.h"
+
 namespace trapeze::guest {
 namespace {
 
@@ -125,6 +127,7 @@ void credit_entropy(std::span<const unsigned char> seed) {
 
 void power_off() {
   ::sync();
+  settle_disks();
   ::reboot(RB_POWER_OFF);
   complain("reboot(RB_POWER_OFF)", errno);
   // PID 1 may not end: the kernel would panic.

@@ -18,10 +18,11 @@ namespace fs = std::filesystem;
 constexpr const char* kBootModules[] = {"virtio_pci", "virtio_console"};
 // For modprobe and for the kernel's own requests; there as far as the distribution has them.
 constexpr const char* kOtherModules[] = {
-    "virtio_rng",  "virtio_blk", "virtio_net",  "virtio_balloon",
-    "virtio_mmio", "virtiofs",   "overlay",     "squashfs",
-    "erofs",       "loop",       "vsock",       "vmw_vsock_virtio_transport",
-    "tun",         "af_packet",  "pvpanic_mmio"};
+    "virtio_rng",  "virtio_blk", "virtio_net",   "virtio_balloon",
+    "virtio_mmio", "virtiofs",   "overlay",      "squashfs",
+    "erofs",       "loop",       "vsock",        "vmw_vsock_virtio_transport",
+    "tun",         "af_packet",  "pvpanic_mmio", "ext4",
+    "xfs"};
 
 // File names have dashes where module names have underscores.
 std::string name_of_file(const fs::path& path) {

@@ -105,6 +105,10 @@ Result<void> VmBuilder::create_virtio() {
   vm_->rng_pci_ =
       TRY(VirtioPci::create("virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
   TRY(pci.add(*vm_->rng_pci_));
+  if (!config_.disks.empty()) {
+    vm_->disks_ = std::make_unique<Disks>(*vm_->memory_, vm_->clock_);
+    TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));
+  }
   return {};
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/units.h"
 #include "vm/agent/session.h"
+#include "vm/disks.h"
 
 namespace trapeze {
 
@@ -31,8 +32,10 @@ struct VmConfig {
   std::string cmdline;
   // Put before `cmdline` when the kernel is Linux. Test images and unikernels get `cmdline` alone.
   std::string linux_cmdline;
-  bool debug_exit = false;    // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
-  bool test_devices = false;  // what CPU test images expect besides (device/test_device.h)
+  std::vector<DiskConfig> disks;  // in the order in which the guest finds them
+  uint32_t io_threads = 0;        // for disks; 0: one for each
+  bool debug_exit = false;        // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
+  bool test_devices = false;      // what CPU test images expect besides (device/test_device.h)
 };
 
 // Where the guest's serial port goes.

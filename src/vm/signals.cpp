@@ -17,6 +17,8 @@ Result<std::unique_ptr<SignalWatch>> SignalWatch::create(EventLoop& loop,
   }
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  // A disk image at the file size limit: the guest sees an I/O error, the VM lives.
+  std::signal(SIGXFSZ, SIG_IGN);
   Fd fd(::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
   if (!fd.is_open()) return fail_errno("cannot create a signalfd");
   std::unique_ptr<SignalWatch> watch(new SignalWatch(loop, std::move(fd), std::move(on_signal)));

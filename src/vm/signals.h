@@ -12,7 +12,7 @@ namespace trapeze {
 class SignalWatch {
  public:
   // Blocks SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 in this thread and those
-  // that it creates from now on, and ignores SIGPIPE: for the rest of the process.
+  // that it creates from now on, and ignores SIGPIPE and SIGXFSZ: for the rest of the process.
   static Result<std::unique_ptr<SignalWatch>> create(EventLoop& loop,
                                                      std::function<void(int)> on_signal);
   ~SignalWatch();

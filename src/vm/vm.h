@@ -26,6 +26,7 @@
 #include "virtio/rng/host_entropy.h"
 #include "virtio/transport/pci.h"
 #include "vm/board.h"
+#include "vm/disks.h"
 #include "vm/vcpu_thread.h"
 
 namespace trapeze {
@@ -101,6 +102,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<VirtioPci> rng_pci_;
   std::unique_ptr<ConsoleDevice> console_;
   std::unique_ptr<VirtioPci> console_pci_;
+  std::unique_ptr<Disks> disks_;
   std::unique_ptr<Board> board_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
 

@@ -20,6 +20,7 @@ class RunCommand {
  private:
   Result<RunConfig> make_config(const std::vector<std::string>& command, bool has_command);
   Result<void> choose_guest(RunConfig& config, bool wants_agent);
+  Result<void> choose_disks(RunConfig& config, bool wants_agent);
   Result<void> choose_command(RunConfig& config, const std::vector<std::string>& command);
   void choose_console(RunConfig& config) const;
   Result<void> check_timeline() const;
@@ -34,6 +35,9 @@ class RunCommand {
   std::string initrd_;
   std::string append_;
   std::string console_;
+  std::vector<std::string> disks_;
+  std::string rootfs_;
+  uint32_t io_threads_ = 0;
   std::vector<std::string> env_;
   std::string workdir_;
   bool terminal_ = false;

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
+#include "app/cli/disk.h"
 #include "app/cli/size.h"
 #include "arch/x86/cpuid/cpu_model.h"
 #include "backend/console/terminal.h"
@@ -84,6 +85,10 @@ RunCommand::RunCommand(CLI::App& app) {
   app.add_option("--console", console_,
                  "The guest's serial port: stdio, none or a file. With a command, stdio means "
                  "stderr (default: none with a command or shell, stdio without)");
+  app.add_option("--disk", disks_, kDiskHelp)->take_all()->allow_extra_args(false);
+  app.add_option("--rootfs", rootfs_, kRootfsHelp);
+  app.add_option("--iothreads", io_threads_, "Threads that serve disks (default: one for each)")
+      ->check(CLI::Range(1U, 64U));
   app.add_option("--env", env_, "Environment of the command: KEY=VALUE, or KEY to pass it on")
       ->take_all()
       ->allow_extra_args(false);
@@ -146,6 +151,7 @@ Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& comman
   }
   if (wants_agent) TRY(choose_command(config, command));
   TRY(choose_guest(config, wants_agent));
+  TRY(choose_disks(config, wants_agent));
   choose_console(config);
   return config;
 }
@@ -177,6 +183,18 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
     config.vm.kernel_path = kit.kernel.string();
     config.vm.linux_cmdline += std::string(" ") + kKitArguments;
   }
+  return {};
+}
+
+Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
+  config.vm.io_threads = io_threads_;
+  if (!rootfs_.empty()) {
+    auto root = TRY(parse_rootfs_option(rootfs_));
+    config.vm.linux_cmdline += " " + (wants_agent ? root.init_arguments : root.kernel_arguments);
+    config.vm.disks.push_back(std::move(root.disk));
+  }
+  for (const auto& text : disks_) config.vm.disks.push_back(TRY(parse_disk_option(text)));
+  if (io_threads_ != 0 && config.vm.disks.empty()) return fail("--iothreads: there is no --disk");
   return {};
 }
 

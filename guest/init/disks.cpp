@@ -1,0 +1,213 @@
+#include "init/disks.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "init/system.h"
+
+namespace trapeze::guest {
+namespace {
+
+constexpr char kRootArgument[] = "trapeze.root=";
+constexpr char kNewRoot[] = "/newroot";
+constexpr char kLower[] = "/newroot.lower";
+constexpr char kLayer[] = "/newroot.layer";
+
+// A whole small file as a string; empty when it cannot be read.
+template <size_t N>
+void read_text(const char* path, char (&text)[N]) {
+  text[0] = '\0';
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  size_t size = 0;
+  while (size + 1 < N) {
+    const ssize_t got = ::read(fd, text + size, N - 1 - size);
+    if (got <= 0) break;
+    size += static_cast<size_t>(got);
+  }
+  ::close(fd);
+  text[size] = '\0';
+}
+
+bool has_virtio_device(const char* type) {
+  constexpr char kDevices[] = "/sys/bus/virtio/devices";
+  DIR* dir = ::opendir(kDevices);
+  if (dir == nullptr) return false;
+  bool found = false;
+  while (const dirent* entry = ::readdir(dir)) {
+    if (entry->d_name[0] == '.') continue;
+    char path[300];
+    char text[16];
+    std::snprintf(path, sizeof(path), "%s/%s/device", kDevices, entry->d_name);
+    read_text(path, text);
+    found |= std::strncmp(text, type, std::strlen(type)) == 0;
+  }
+  ::closedir(dir);
+  return found;
+}
+
+void load_with_dependencies(const char* module) {
+  const pid_t child = ::vfork();
+  if (child == 0) {
+    ::execl("/sbin/modprobe", "modprobe", "-q", module, nullptr);
+    ::_exit(127);
+  }
+  if (child > 0) ::waitpid(child, nullptr, 0);
+}
+
+struct RootOrder {
+  char* device = nullptr;
+  char* type = nullptr;
+  char* mode = nullptr;
+};
+
+// Cuts `cmdline` into pieces. False when there is no order.
+bool find_root_order(char* cmdline, RootOrder& order) {
+  char* rest = nullptr;
+  for (char* word = ::strtok_r(cmdline, " \n", &rest); word != nullptr;
+       word = ::strtok_r(nullptr, " \n", &rest)) {
+    if (std::strncmp(word, kRootArgument, sizeof(kRootArgument) - 1) != 0) continue;
+    char* parts = nullptr;
+    order.device = ::strtok_r(word + sizeof(kRootArgument) - 1, ":", &parts);
+    order.type = ::strtok_r(nullptr, ":", &parts);
+    order.mode = ::strtok_r(nullptr, ":", &parts);
+    return true;
+  }
+  return false;
+}
+
+bool mount_or_complain(const char* device, const char* where, const char* type, unsigned long flags,
+                       const char* options) {
+  ::mkdir(where, 0755);
+  if (::mount(device, where, type, flags, options) == 0) return true;
+  char text[200];
+  std::snprintf(text, sizeof(text), "cannot mount the root %s as %s%s", device, type,
+                errno == ENODEV ? " (the kernel has no such file system: trapeze kit build)" : "");
+  complain(text, errno);
+  return false;
+}
+
+bool mount_root(const RootOrder& order) {
+  if (std::strcmp(order.mode, "layer") != 0) {
+    const bool is_read_only = std::strcmp(order.mode, "ro") == 0;
+    return mount_or_complain(order.device, kNewRoot, order.type, is_read_only ? MS_RDONLY : 0,
+                             nullptr);
+  }
+  if (!mount_or_complain(order.device, kLower, order.type, MS_RDONLY, nullptr)) return false;
+  if (!mount_or_complain("tmpfs", kLayer, "tmpfs", 0, "mode=755")) return false;
+  ::mkdir("/newroot.layer/upper", 0755);
+  ::mkdir("/newroot.layer/work", 0755);
+  return mount_or_complain("overlay", kNewRoot, "overlay", 0,
+                           "lowerdir=/newroot.lower,upperdir=/newroot.layer/upper,"
+                           "workdir=/newroot.layer/work");
+}
+
+bool move_mounts() {
+  for (const char* where : {"/proc", "/sys", "/dev"}) {
+    char target[32];
+    std::snprintf(target, sizeof(target), "%s%s", kNewRoot, where);
+    ::mkdir(target, 0755);
+    if (::mount(where, target, nullptr, MS_MOVE, nullptr) != 0) {
+      complain(target, errno);
+      return false;
+    }
+  }
+  return true;
+}
+
+// Where programs expect to be able to write, whatever the root is.
+void mount_scratch() {
+  for (const char* where : {"/tmp", "/run"}) {
+    if (::mount("tmpfs", where, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") != 0) {
+      complain(where, errno);
+    }
+  }
+}
+
+bool is_on_disk(const char* mount_line) { return std::strncmp(mount_line, "/dev/", 5) == 0; }
+
+void end_other_processes() {
+  constexpr int kTries = 200;
+  ::kill(-1, SIGKILL);
+  for (int i = 0; i < kTries; ++i) {
+    pid_t ended = 0;
+    do {
+      ended = ::waitpid(-1, nullptr, WNOHANG);
+    } while (ended > 0);
+    if (ended < 0) return;
+    ::usleep(10'000);
+  }
+}
+
+// Paths in /proc/self/mounts have spaces and the like as octal escapes.
+void unescape(char* text) {
+  char* to = text;
+  for (const char* from = text; *from != '\0';) {
+    unsigned value = 0;
+    if (from[0] == '\\' && std::sscanf(from + 1, "%3o", &value) == 1) {
+      *to++ = static_cast<char>(value);
+      from += 4;
+    } else {
+      *to++ = *from++;
+    }
+  }
+  *to = '\0';
+}
+
+}  // namespace
+
+void load_disk_driver() {
+  constexpr char kBlockDevice[] = "0x0002";
+  if (has_virtio_device(kBlockDevice)) load_with_dependencies("virtio_blk");
+}
+
+bool enter_root() {
+  char cmdline[4096];
+  read_text("/proc/cmdline", cmdline);
+  RootOrder order;
+  if (!find_root_order(cmdline, order)) return true;
+  if (order.device == nullptr || order.type == nullptr || order.mode == nullptr) {
+    complain("trapeze.root= wants DEVICE:TYPE:MODE", 0);
+    return false;
+  }
+  if (!mount_root(order) || !move_mounts()) return false;
+  if (::chdir(kNewRoot) != 0 || ::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 ||
+      ::chroot(".") != 0 || ::chdir("/") != 0) {
+    complain("cannot change to the new root", errno);
+    return false;
+  }
+  if (std::strcmp(order.mode, "ro") == 0) mount_scratch();
+  return true;
+}
+
+void settle_disks() {
+  static char mounts[64 * 1024];
+  read_text("/proc/self/mounts", mounts);
+  bool has_ended_others = false;
+  char* rest = nullptr;
+  for (char* line = ::strtok_r(mounts, "\n", &rest); line != nullptr;
+       line = ::strtok_r(nullptr, "\n", &rest)) {
+    if (!is_on_disk(line)) continue;
+    if (!has_ended_others) end_other_processes();
+    has_ended_others = true;
+    char* fields = nullptr;
+    ::strtok_r(line, " ", &fields);
+    char* where = ::strtok_r(nullptr, " ", &fields);
+    if (where == nullptr) continue;
+    unescape(where);
+    if (::mount(nullptr, where, nullptr, MS_REMOUNT | MS_RDONLY, nullptr) != 0) {
+      complain(where, errno);
+    }
+  }
+}
+
+}  // namespace trapeze::guest

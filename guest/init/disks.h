@@ -1,0 +1,19 @@
+// Disks of the guest: their driver, the root file system that the host names on the kernel's
+// command line, and file systems left in order at power-off.
+#pragma once
+
+namespace trapeze::guest {
+
+// Loads virtio_blk when there is a device for it.
+void load_disk_driver();
+
+// With "trapeze.root=DEVICE:TYPE:MODE" on the kernel's command line: mounts that file system, moves
+// /proc, /sys and /dev there and makes it this process's root. MODE is rw, ro, or layer (read-only,
+// with a layer in memory for what is written). False, with a complaint, when that cannot be done.
+bool enter_root();
+
+// Ends all other processes and makes the file systems on disks read-only: what a clean shutdown
+// does, so that the next mount finds nothing to repair.
+void settle_disks();
+
+}  // namespace trapeze::guest

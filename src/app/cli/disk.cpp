@@ -1,0 +1,223 @@
+#include "app/cli/disk.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "app/cli/size.h"
+#include "base/fd.h"
+
+namespace trapeze::cli {
+namespace {
+
+// At single commas; two of them are one that belongs to the text.
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts(1);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != ',') {
+      parts.back() += text[i];
+    } else if (i + 1 < text.size() && text[i + 1] == ',') {
+      parts.back() += ',';
+      ++i;
+    } else {
+      parts.emplace_back();
+    }
+  }
+  return parts;
+}
+
+std::optional<uint64_t> parse_number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// SIZE[:MS[:BURST]]
+std::optional<TokenBucketConfig> parse_bucket(const std::string& text, bool is_bytes) {
+  const auto amount = [&](const std::string& word) {
+    return is_bytes ? parse_size(word) : parse_number(word);
+  };
+  TokenBucketConfig bucket{.size = 0, .one_time_burst = 0, .refill_time_ms = 1000};
+  const size_t first = text.find(':');
+  const auto size = amount(text.substr(0, first));
+  if (!size || *size == 0) return std::nullopt;
+  bucket.size = *size;
+  if (first == std::string::npos) return bucket;
+  const size_t second = text.find(':', first + 1);
+  const auto refill = parse_number(std::string_view(text).substr(
+      first + 1, second == std::string::npos ? second : second - first - 1));
+  if (!refill || *refill == 0 || *refill > TokenBucket::kMaxRefillMs) return std::nullopt;
+  bucket.refill_time_ms = *refill;
+  if (second == std::string::npos) return bucket;
+  const auto burst = amount(text.substr(second + 1));
+  if (!burst) return std::nullopt;
+  bucket.one_time_burst = *burst;
+  return bucket;
+}
+
+struct Parsed {
+  DiskConfig disk;
+  bool has_access = false;  // ro, rw or overlay= was given
+};
+
+Result<void> set_bucket(std::optional<TokenBucketConfig>& bucket, const std::string& key,
+                        const std::string& value) {
+  bucket = parse_bucket(value, key == "bw");
+  if (bucket) return {};
+  return fail("{}={}: not a limit; write for example {}, or {} for a token bucket", key, value,
+              key == "bw" ? "bw=20M" : "iops=500",
+              key == "bw" ? "bw=20M:100:64M (size:refill in ms:burst)"
+                          : "iops=500:100:2000 (size:refill in ms:burst)");
+}
+
+Result<void> set_engine(DiskSettings& source, const std::string& value) {
+  if (value == "auto") {
+    source.engine = IoEngineKind::Auto;
+  } else if (value == "uring") {
+    source.engine = IoEngineKind::Uring;
+  } else if (value == "threads") {
+    source.engine = IoEngineKind::Threads;
+  } else {
+    return fail("io={}: must be auto, uring or threads", value);
+  }
+  return {};
+}
+
+Result<void> set_access(Parsed& parsed, const std::string& key, const std::string& value) {
+  if (parsed.has_access) return fail("ro, rw and overlay= exclude each other");
+  parsed.has_access = true;
+  DiskSettings& source = parsed.disk.source;
+  source.is_read_only = key == "ro";
+  if (key != "overlay") return {};
+  if (value.empty()) return fail("overlay=: write overlay=tmp or overlay=FILE");
+  source.overlay = value == "tmp" ? OverlayKind::Temporary : OverlayKind::Kept;
+  if (source.overlay == OverlayKind::Kept) source.overlay_path = value;
+  return {};
+}
+
+Result<void> apply(Parsed& parsed, const std::string& word) {
+  DiskConfig& disk = parsed.disk;
+  const size_t sign = word.find('=');
+  const std::string key = word.substr(0, sign);
+  const bool has_value = sign != std::string::npos;
+  const std::string value = has_value ? word.substr(sign + 1) : std::string();
+  if (((key == "ro" || key == "rw") && !has_value) || (key == "overlay" && has_value)) {
+    return set_access(parsed, key, value);
+  }
+  if (!has_value) return fail("{}: no such word; a value is written as KEY=VALUE", word);
+  if (key == "serial") {
+    if (value.empty() || value.size() > block::kIdBytes) {
+      return fail("serial={}: must have 1 to {} bytes", value, block::kIdBytes);
+    }
+    disk.serial = value;
+    return {};
+  }
+  if (key == "bw") return set_bucket(disk.limits.bandwidth, key, value);
+  if (key == "iops") return set_bucket(disk.limits.operations, key, value);
+  if (key == "io") return set_engine(disk.source, value);
+  if (key == "queues") {
+    const auto queues = parse_number(value);
+    if (!queues || *queues < 1 || *queues > BlockConfig::kMaxQueues) {
+      return fail("queues={}: must be 1 to {}", value, BlockConfig::kMaxQueues);
+    }
+    disk.queues = static_cast<uint16_t>(*queues);
+    return {};
+  }
+  if (key == "format") {
+    if (value != "raw") {
+      return fail("format={}: only raw is known; convert with: qemu-img convert -O raw", value);
+    }
+    disk.source.accept_any_format = true;
+    return {};
+  }
+  return fail("{}: no such key; there are ro, rw, overlay, serial, queues, bw, iops, io, format",
+              word);
+}
+
+Result<Parsed> parse(const std::string& option, const std::string& text) {
+  const auto words = split(text);
+  Parsed parsed;
+  parsed.disk.option = option;
+  parsed.disk.source.path = words.front();
+  if (words.front().empty()) return fail("{} {}: there is no path", option, text);
+  for (size_t i = 1; i < words.size(); ++i) {
+    const auto applied = apply(parsed, words[i]);
+    if (!applied) return fail("{} {}: {}", option, text, applied.error().message);
+  }
+  return parsed;
+}
+
+struct FileSystem {
+  const char* name;
+  uint64_t magic_offset;
+  std::string_view magic;
+  bool is_writable;
+};
+constexpr std::array<FileSystem, 4> kFileSystems = {
+    FileSystem{"squashfs", 0, "hsqs", false}, FileSystem{"xfs", 0, "XFSB", true},
+    FileSystem{"erofs", 1024, "\xe2\xe1\xf5\xe0", false},
+    FileSystem{"ext4", 1024 + 56, "\x53\xef", true}};
+
+Result<FileSystem> detect(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return fail_errno("--rootfs {}", path);
+  if (S_ISDIR(info.st_mode)) {
+    return fail(
+        "--rootfs {}: is a folder; only images (ext4, erofs, squashfs) can be a root so far", path);
+  }
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!fd.is_open()) return fail_errno("--rootfs {}", path);
+  std::array<char, 2048> head{};
+  const ssize_t got = ::pread(fd.get(), head.data(), head.size(), 0);
+  if (got < 0) return fail_errno("--rootfs {}", path);
+  const std::string_view bytes(head.data(), head.size());
+  for (const FileSystem& system : kFileSystems) {
+    if (bytes.substr(system.magic_offset).starts_with(system.magic)) return system;
+  }
+  const bool has_partitions = bytes.substr(510).starts_with("\x55\xaa");
+  return fail("--rootfs {}: {}", path,
+              has_partitions ? "is a disk with partitions; it must be the file system alone"
+                             : "has no ext4, erofs, squashfs or xfs file system");
+}
+
+}  // namespace
+
+Result<DiskConfig> parse_disk_option(const std::string& text) {
+  return TRY(parse("--disk", text)).disk;
+}
+
+Result<RootDisk> parse_rootfs_option(const std::string& text) {
+  auto parsed = TRY(parse("--rootfs", text));
+  DiskSettings& source = parsed.disk.source;
+  const FileSystem system = TRY(detect(source.path));
+  // ro: nothing can be written. Else something can: to the image, to a layer of the disk, or, for
+  // file systems that cannot be written to, to one in the guest's memory.
+  const bool wants_read_only = source.is_read_only;
+  if (!system.is_writable) {
+    if (parsed.has_access && !wants_read_only) {
+      return fail("--rootfs {}: {} cannot be written to; leave rw and overlay= out", text,
+                  system.name);
+    }
+    source.is_read_only = true;
+  } else if (!parsed.has_access) {
+    source.overlay = OverlayKind::Temporary;
+  }
+  const bool is_layered = !system.is_writable && !wants_read_only;
+  RootDisk root;
+  root.init_arguments = fmt::format("trapeze.root=/dev/vda:{}:{}", system.name,
+                                    is_layered ? "layer" : (wants_read_only ? "ro" : "rw"));
+  root.kernel_arguments =
+      fmt::format("root=/dev/vda rootfstype={} {}", system.name, source.is_read_only ? "ro" : "rw");
+  root.disk = std::move(parsed.disk);
+  return root;
+}
+
+}  // namespace trapeze::cli
