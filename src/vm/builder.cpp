@@ -1,9 +1,8 @@
 #include "vm/builder.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
+#include "accel/kvm/vm.h"
 #include "accel/soft/vm.h"
 #include "arch/x86/acpi/tables.h"
 #include "arch/x86/boot/boot.h"
@@ -11,6 +10,7 @@
 #include "arch/x86/layout.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "vm/accel_choice.h"
 
 namespace trapeze {
 namespace {
@@ -18,9 +18,16 @@ namespace {
 constexpr uint64_t kMaxKernelFileBytes = 1 * GiB;
 constexpr uint64_t kMaxInitrdFileBytes = 16 * GiB;
 
-// Only one kind so far: `auto` and `soft` are the same.
-Result<std::unique_ptr<AccelVm>> create_accel(GuestMemory& memory, const Clock& clock,
-                                              const VmConfig& config) {
+Result<std::unique_ptr<AccelVm>> create_accel(AccelKind kind, GuestMemory& memory,
+                                              const Clock& clock, const VmConfig& config) {
+  if (kind == AccelKind::Kvm) {
+    kvm::KvmConfig kvm;
+    kvm.vcpu_count = config.vcpus;
+    kvm.irqchip = config.kvm.split_irqchip ? kvm::IrqchipKind::Split : kvm::IrqchipKind::Kernel;
+    kvm.cpu_pm = config.kvm.cpu_pm;
+    kvm.halt_poll_ns = config.kvm.halt_poll_ns;
+    return kvm::create_vm(memory, clock, kvm);
+  }
   return soft::create_vm(memory, clock,
                          {.cpu_model = config.cpu_model, .vcpu_count = config.vcpus});
 }
@@ -43,13 +50,6 @@ std::vector<std::byte> join_archives(std::span<const std::byte> first,
 }
 
 }  // namespace
-
-AccelChoice choose_accel() {
-  const bool has_device = ::access("/dev/kvm", F_OK) == 0;
-  return {.name = "soft",
-          .reason = has_device ? "the only accelerator so far; /dev/kvm is there but not used yet"
-                               : "the only accelerator so far; there is no /dev/kvm either"};
-}
 
 Result<void> validate(const VmConfig& config) {
   if (config.vcpus < 1 || config.vcpus > kMaxVcpus) {
@@ -80,8 +80,11 @@ Result<std::unique_ptr<Vm>> VmBuilder::build(const VmConfig& config,
 Result<void> VmBuilder::create_machine() {
   const auto ram = layout::ram_ranges(config_.memory_bytes);
   vm_->memory_ = TRY(GuestMemory::create(ram));
-  vm_->accel_ = TRY(create_accel(*vm_->memory_, vm_->clock_, config_));
-  vm_->accel_name_ = choose_accel().name;
+  const AccelChoice choice = TRY(choose_accel(config_));
+  log(LogLevel::Info, "accelerator: {}: {}", choice.name(), choice.reason);
+  vm_->accel_ = TRY(create_accel(choice.kind, *vm_->memory_, vm_->clock_, config_));
+  vm_->accel_name_ = choice.name();
+  vm_->accel_reason_ = choice.reason;
   vm_->board_ = TRY(Board::create(config_, {.interrupts = *vm_->accel_,
                                             .clock = vm_->clock_,
                                             .timers = vm_->timers_,

@@ -36,13 +36,6 @@ class VmBuilder {
   std::unique_ptr<Vm> vm_;
 };
 
-// What `--accel auto` takes on this host, and why, for `trapeze doctor`.
-struct AccelChoice {
-  std::string name;
-  std::string reason;
-};
-AccelChoice choose_accel();
-
 // Checks what can be checked without building anything. The message names the value.
 Result<void> validate(const VmConfig& config);
 

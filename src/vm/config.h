@@ -14,7 +14,14 @@
 
 namespace trapeze {
 
-enum class AccelKind : uint8_t { Auto, Soft };
+enum class AccelKind : uint8_t { Auto, Soft, Kvm };
+
+// Only for --accel kvm (accel/kvm/vm.h says what each does).
+struct KvmOptions {
+  bool split_irqchip = false;
+  bool cpu_pm = false;
+  std::optional<uint64_t> halt_poll_ns;
+};
 
 inline constexpr uint32_t kMaxVcpus = 32;
 inline constexpr uint64_t kMinMemoryBytes = 16 * MiB;
@@ -22,6 +29,7 @@ inline constexpr uint64_t kMaxMemoryBytes = 1 * TiB;
 
 struct VmConfig {
   AccelKind accel = AccelKind::Auto;
+  KvmOptions kvm;
   std::string cpu_model;  // empty: the default
   uint32_t vcpus = 1;
   uint64_t memory_bytes = 512 * MiB;

@@ -117,6 +117,8 @@ RunOutcome Runner::run() {
   outcome_.timeline.first_instruction_ns = vm_->first_instruction_ns();
   outcome_.timeline.guest_instructions = vm_->instructions();
   outcome_.timeline.vm_stopped_ns = now_ns();
+  outcome_.timeline.accel = vm_->accel_name();
+  outcome_.timeline.accel_reason = vm_->accel_reason();
   outcome_.stats = vm_->stats();
   if (outcome_.timeline.exit_ns == 0) outcome_.timeline.exit_ns = outcome_.timeline.vm_stopped_ns;
   return std::move(outcome_);

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace trapeze {
 
 struct Timeline {
+  std::string accel;         // "kvm" or "soft"
+  std::string accel_reason;  // why that one
   uint64_t process_start_ns = 0;
   uint64_t vm_built_ns = 0;
   uint64_t first_instruction_ns = 0;

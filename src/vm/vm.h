@@ -65,6 +65,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   Serial& serial() { return board_->serial(); }
   GuestMemory& memory() { return *memory_; }
   const std::string& accel_name() const { return accel_name_; }
+  const std::string& accel_reason() const { return accel_reason_; }  // why that one
   const std::string& boot_description() const { return boot_description_; }
   bool is_linux() const { return is_linux_; }
   uint64_t first_instruction_ns() const {
@@ -91,6 +92,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   const HostClock clock_;
   DeviceTimers timers_;
   std::string accel_name_;
+  std::string accel_reason_;
   std::string boot_description_;
   bool is_linux_ = false;
   // Destroyed from the last to the first: the vCPUs, then the board with its PCI root, then the

@@ -4,6 +4,7 @@
 
 #include <CLI/App.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,9 @@ class RunCommand {
   std::string timeline_;
   bool debug_exit_ = false;
   bool test_devices_ = false;
+  std::string irqchip_;
+  bool cpu_pm_ = false;
+  std::optional<uint64_t> halt_poll_ns_;
   bool stats_ = false;
   bool verbose_ = false;
 };

@@ -12,7 +12,7 @@
 #include "app/cli/commands.h"
 #include "base/units.h"
 #include "kit/kit.h"
-#include "vm/builder.h"
+#include "vm/accel_choice.h"
 
 namespace trapeze::cli {
 namespace {
@@ -66,9 +66,9 @@ nlohmann::ordered_json collect(const std::string& chosen_kit) {
   facts["host"]["free_memory_mib"] = (memory.freeram + memory.bufferram) * memory.mem_unit / MiB;
   for (const auto& feature : kFeatures) facts["cpu"][feature.name] = has_feature(feature);
   facts["kvm"] = kvm_state();
-  const AccelChoice choice = choose_accel();
-  facts["accel"]["auto"] = choice.name;
-  facts["accel"]["reason"] = choice.reason;
+  const auto choice = decide_accel({}, inspect_kvm());
+  facts["accel"]["auto"] = choice ? choice->name() : "none";
+  facts["accel"]["reason"] = choice ? choice->reason : choice.error().message;
 
   const auto directory = kit::kit_directory(chosen_kit);
   facts["kit"]["folder"] = directory ? directory->string() : std::string();

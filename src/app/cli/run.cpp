@@ -70,8 +70,8 @@ RunCommand::RunCommand(CLI::App& app) {
       "  trapeze run --cpus 2 --memory 1G\n"
       "  tar c . | trapeze run -- sh -c 'tar x && ls -l'\n"
       "  trapeze run --kernel bzImage --initrd rootfs.cpio --append 'rdinit=/sbin/init'");
-  app.add_option("--accel", accel_, "What executes the guest: auto, soft")
-      ->check(CLI::IsMember({"auto", "soft"}))
+  app.add_option("--accel", accel_, "What executes the guest: auto, kvm, soft")
+      ->check(CLI::IsMember({"auto", "kvm", "soft"}))
       ->capture_default_str();
   app.add_option("--cpu", cpu_, "CPU model: " + known_cpu_models());
   app.add_option("--cpus", cpus_, "Number of virtual CPUs")
@@ -101,6 +101,13 @@ RunCommand::RunCommand(CLI::App& app) {
                "Port 0xf4 ends the VM with status (value << 1) | 1, as QEMU's isa-debug-exit");
   app.add_flag("--test-devices", test_devices_,
                "The devices that CPU test images expect, and --debug-exit");
+  app.add_option("--irqchip", irqchip_,
+                 "KVM: interrupt controllers in the kernel, or split (only the local APICs there)")
+      ->check(CLI::IsMember({"kernel", "split"}));
+  app.add_flag("--cpu-pm", cpu_pm_,
+               "KVM: HLT, PAUSE and MWAIT do not leave the guest; its CPUs seem busy all the time");
+  app.add_option("--halt-poll", halt_poll_ns_,
+                 "KVM: nanoseconds that a halted vCPU polls before it sleeps");
   app.add_flag(
       "--stats", stats_,
       "At the end, print what the accelerator counted on stderr, a name and a value a line");
@@ -131,7 +138,12 @@ Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& comman
   const auto memory = parse_size(memory_);
   if (!memory) return fail("--memory {}: not a size; write for example 512M or 2G", memory_);
   config.vm.memory_bytes = *memory;
-  config.vm.accel = accel_ == "soft" ? AccelKind::Soft : AccelKind::Auto;
+  config.vm.accel = accel_ == "soft"  ? AccelKind::Soft
+                    : accel_ == "kvm" ? AccelKind::Kvm
+                                      : AccelKind::Auto;
+  config.vm.kvm.split_irqchip = irqchip_ == "split";
+  config.vm.kvm.cpu_pm = cpu_pm_;
+  config.vm.kvm.halt_poll_ns = halt_poll_ns_;
   config.vm.cpu_model = cpu_;
   config.vm.vcpus = cpus_;
   config.vm.debug_exit = debug_exit_;
@@ -254,6 +266,8 @@ Result<void> RunCommand::write_timeline(const Timeline& timeline) const {
                      ? nlohmann::ordered_json()
                      : nlohmann::ordered_json(milliseconds(timeline.process_start_ns, when_ns));
   };
+  json["accel"] = timeline.accel;
+  json["accel_reason"] = timeline.accel_reason;
   add("vm_built", timeline.vm_built_ns);
   add("first_instruction", timeline.first_instruction_ns);
   add("init", timeline.init_ns);

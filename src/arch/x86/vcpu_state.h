@@ -69,6 +69,9 @@ struct PendingEvents {
   bool nmi_pending = false;
   bool nmi_blocked = false;      // between an NMI and its IRET
   uint8_t interrupt_shadow = 0;  // 1: STI, 2: MOV SS
+  // Acknowledged at the 8259s (so in no register of the local APIC any more), not yet delivered.
+  bool interrupt_injected = false;
+  uint8_t interrupt_vector = 0;
   bool operator==(const PendingEvents&) const = default;
 };
 

@@ -194,6 +194,10 @@ Result<void> restore_cpu(Cpu& cpu, const VcpuState& state) {
     return fail("vCPU state: the FPU image has {} bytes, {} are needed", state.xsave.size(),
                 kFxsaveBytes);
   }
+  if (state.events.interrupt_injected) {
+    return fail("vCPU state: interrupt {} is half delivered; take the state at another moment",
+                state.events.interrupt_vector);
+  }
   std::memset(cpu.gpr, 0, sizeof(cpu.gpr));
   std::memcpy(cpu.gpr, state.gpr.data(), sizeof(state.gpr));
   cpu.rip = state.rip;
