@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
+#include "base/fd.h"
 #include "base/strong.h"
+#include "memory/guest_addr.h"
 
 namespace trapeze {
 
@@ -15,6 +18,16 @@ struct MsiMessage {
   bool operator==(const MsiMessage&) const = default;
 };
 
+// A message that is sent by writing to an eventfd (KVM: irqfd), so that anything that has the fd
+// can send it. One at a time calls set(); signal() from any thread.
+class MsiEvent {
+ public:
+  virtual ~MsiEvent() = default;
+  virtual bool set(const MsiMessage& message) = 0;  // false: cannot be had, use send_msi()
+  virtual void signal() = 0;
+  virtual const Fd& event() const = 0;
+};
+
 class InterruptSink {
  public:
   virtual ~InterruptSink() = default;
@@ -22,6 +35,14 @@ class InterruptSink {
   virtual void set_irq_level(Gsi gsi, bool asserted) = 0;
   // Any thread. An address that is no MSI address is ignored.
   virtual void send_msi(const MsiMessage& message) = 0;
+
+  // What the kernel can do for a device, where there is a kernel that can. The sink outlives what
+  // it gives. Null: only send_msi().
+  virtual std::unique_ptr<MsiEvent> create_msi_event() { return nullptr; }
+  // From now on a write of any width at `gpa` adds one to `event` and does not come to the device,
+  // until the doorbell is unbound. False: it comes to the device as ever. Any thread.
+  virtual bool bind_doorbell(Gpa /*gpa*/, const Fd& /*event*/) { return false; }
+  virtual void unbind_doorbell(Gpa /*gpa*/, const Fd& /*event*/) {}
 };
 
 // One wire of a device, as the device owns it. Copyable; `sink` must outlive it.

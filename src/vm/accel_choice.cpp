@@ -1,5 +1,6 @@
 #include "vm/accel_choice.h"
 
+#include "accel/kvm/probe.h"
 #include "accel/kvm/pvm.h"
 #include "arch/x86/boot/boot.h"
 #include "base/file.h"
@@ -94,6 +95,8 @@ Result<AccelChoice> choose_accel(const VmConfig& config) {
   const KvmFacts kvm = inspect_kvm();
   if (kvm.is_usable && kvm.kind == kvm::HostKind::Pvm) {
     wish.is_pvm_kernel = is_pvm_kernel(config.kernel_path);
+    // A guest on a PVM host is not started for a kernel that could not use the answer.
+    wish.is_pvm_interface_known = wish.is_pvm_kernel && kvm::probe_pvm().is_public;
   }
   return decide_accel(wish, kvm);
 }

@@ -1,5 +1,8 @@
 #include "accel/kvm/routes.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include "accel/kvm/ioctl.h"
 #include "accel/kvm/uapi.h"
 
@@ -8,6 +11,47 @@ namespace {
 
 constexpr uint32_t kPitGsi = 2;  // ISA IRQ 0 is wired to I/O APIC pin 2
 constexpr uint32_t kCascade = 2;
+
+// Its route and its eventfd live as long as it.
+class Irqfd final : public MsiEvent {
+ public:
+  Irqfd(const Fd& vm, RouteTable& routes, Gsi gsi, Fd event)
+      : vm_(vm), routes_(routes), gsi_(gsi), event_(std::move(event)) {}
+  ~Irqfd() override {
+    if (is_bound_) bind(KVM_IRQFD_FLAG_DEASSIGN);
+    routes_.remove_msi(gsi_);
+  }
+
+  bool set(const MsiMessage& message) override {
+    // Most messages are what the last one was; the table is written only when it changes.
+    if (is_bound_ && message == message_) return true;
+    if (!routes_.set_msi(gsi_, message)) return false;
+    message_ = message;
+    if (!is_bound_) is_bound_ = bind(0);
+    return is_bound_;
+  }
+  void signal() override {
+    const uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(event_.get(), &one, sizeof(one));
+  }
+  const Fd& event() const override { return event_; }
+
+ private:
+  bool bind(uint32_t flags) {
+    kvm_irqfd request{};
+    request.fd = static_cast<uint32_t>(event_.get());
+    request.gsi = gsi_.raw();
+    request.flags = flags;
+    return ::ioctl(vm_.get(), KVM_IRQFD, &request) == 0;
+  }
+
+  const Fd& vm_;
+  RouteTable& routes_;
+  const Gsi gsi_;
+  const Fd event_;
+  MsiMessage message_;
+  bool is_bound_ = false;
+};
 
 kvm_irq_routing_entry chip_route(uint32_t gsi, uint32_t chip, uint32_t pin) {
   kvm_irq_routing_entry entry{};
@@ -42,6 +86,14 @@ kvm_irq_routing_entry msi_route(uint32_t gsi, const MsiMessage& message) {
   entry.u.msi.address_hi = static_cast<uint32_t>(message.address >> 32);
   entry.u.msi.data = message.data;
   return entry;
+}
+
+std::unique_ptr<MsiEvent> create_irqfd(const Fd& vm, RouteTable& routes) {
+  Fd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event.is_open()) return nullptr;
+  const auto gsi = routes.add_msi();
+  if (!gsi) return nullptr;
+  return std::make_unique<Irqfd>(vm, routes, *gsi, std::move(event));
 }
 
 Result<void> RouteTable::set_wires(std::vector<kvm_irq_routing_entry> wires) {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -23,6 +24,10 @@ inline constexpr uint32_t kWires = 24;
 // The wires of an in-kernel irqchip: docs/memory-map.md, "Interrupts".
 std::vector<kvm_irq_routing_entry> kernel_chip_routes();
 kvm_irq_routing_entry msi_route(uint32_t gsi, const MsiMessage& message);
+
+// One message as an irqfd. Null when an eventfd or a route cannot be had.
+class RouteTable;
+std::unique_ptr<MsiEvent> create_irqfd(const Fd& vm, RouteTable& routes);
 
 class RouteTable {
  public:

@@ -77,7 +77,26 @@ class KvmVm final : public AccelVm {
     ::ioctl(vm_.get(), KVM_SIGNAL_MSI, &request);  // refuses what is no MSI address
   }
 
+  std::unique_ptr<MsiEvent> create_msi_event() override {
+    return has_irqfd_ ? create_irqfd(vm_, routes_) : nullptr;
+  }
+
+  bool bind_doorbell(Gpa gpa, const Fd& event) override { return set_doorbell(gpa, event, 0); }
+  void unbind_doorbell(Gpa gpa, const Fd& event) override {
+    set_doorbell(gpa, event, KVM_IOEVENTFD_FLAG_DEASSIGN);
+  }
+
  private:
+  bool set_doorbell(Gpa gpa, const Fd& event, uint32_t flags) {
+    if (!has_doorbells_) return false;
+    kvm_ioeventfd request{};
+    request.addr = gpa.raw();
+    request.len = 0;  // any width
+    request.fd = event.get();
+    request.flags = flags;
+    return ::ioctl(vm_.get(), KVM_IOEVENTFD, &request) == 0;
+  }
+
   CpuidPolicy policy() const {
     CpuidPolicy policy;
     policy.kind = kind_;
@@ -222,6 +241,9 @@ class KvmVm final : public AccelVm {
   const Clock& clock_;
   const KvmConfig config_;
   const HostKind kind_;
+  const bool has_irqfd_ = device_.capability(KVM_CAP_IRQFD) > 0;
+  const bool has_doorbells_ = device_.capability(KVM_CAP_IOEVENTFD) > 0 &&
+                              device_.capability(KVM_CAP_IOEVENTFD_ANY_LENGTH) > 0;
   std::vector<kvm_cpuid_entry2> supported_;
   uint32_t tsc_khz_ = 0;
   bool mwait_in_guest_ = false;

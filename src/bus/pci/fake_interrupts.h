@@ -8,9 +8,31 @@
 
 namespace trapeze {
 
+// What an event was set to, and how often it was written.
+struct FakeMsiEvent final : MsiEvent {
+  struct Log {
+    std::vector<MsiMessage> set;
+    int signals = 0;
+    bool works = true;
+  };
+  explicit FakeMsiEvent(Log& to) : log(to) {}
+  bool set(const MsiMessage& message) override {
+    if (log.works) log.set.push_back(message);
+    return log.works;
+  }
+  void signal() override { ++log.signals; }
+  const Fd& event() const override { return fd; }
+  Log& log;
+  Fd fd;
+};
+
 struct FakeInterrupts final : InterruptSink {
   void set_irq_level(Gsi gsi, bool asserted) override { levels[gsi.raw()] = asserted; }
   void send_msi(const MsiMessage& message) override { messages.push_back(message); }
+  std::unique_ptr<MsiEvent> create_msi_event() override {
+    return events == nullptr ? nullptr : std::make_unique<FakeMsiEvent>(*events);
+  }
+  FakeMsiEvent::Log* events = nullptr;  // null: there are none
   std::map<uint32_t, bool> levels;
   std::vector<MsiMessage> messages;
 };

@@ -27,6 +27,7 @@ uint64_t read_bytes(uint64_t offset, Width width, ReadDword&& dword) {
 Msix::Msix(uint16_t vectors) {
   CHECK(vectors >= 1 && vectors <= kMaxVectors);
   state_.vectors.resize(vectors);
+  events_.resize(vectors);
 }
 
 void Msix::connect(InterruptSink& sink) {
@@ -37,9 +38,8 @@ void Msix::connect(InterruptSink& sink) {
 void Msix::notify(uint16_t vector) {
   const std::lock_guard lock(mutex_);
   if (!state_.enabled || vector >= state_.vectors.size()) return;
-  MsixEntry& entry = state_.vectors[vector];
-  entry.pending = true;
-  send_if_ready(entry);
+  state_.vectors[vector].pending = true;
+  send_if_ready(vector);
 }
 
 bool Msix::is_enabled() const {
@@ -47,18 +47,30 @@ bool Msix::is_enabled() const {
   return state_.enabled;
 }
 
-void Msix::send_if_ready(MsixEntry& entry) {
+void Msix::send_if_ready(size_t vector) {
+  MsixEntry& entry = state_.vectors[vector];
   if (!entry.pending || entry.masked || !state_.enabled || state_.function_masked) return;
   if (sink_ == nullptr) return;
   entry.pending = false;
-  sink_->send_msi(entry.message);
+  if (!send_by_event(vector)) sink_->send_msi(entry.message);
+}
+
+bool Msix::send_by_event(size_t vector) {
+  Event& slot = events_[vector];
+  if (!slot.is_asked_for) {
+    slot.is_asked_for = true;
+    slot.event = sink_->create_msi_event();
+  }
+  if (slot.event == nullptr || !slot.event->set(state_.vectors[vector].message)) return false;
+  slot.event->signal();
+  return true;
 }
 
 void Msix::set_control(bool enabled, bool function_masked) {
   const std::lock_guard lock(mutex_);
   state_.enabled = enabled;
   state_.function_masked = function_masked;
-  for (MsixEntry& entry : state_.vectors) send_if_ready(entry);
+  for (size_t vector = 0; vector < state_.vectors.size(); ++vector) send_if_ready(vector);
 }
 
 uint32_t Msix::dword(uint64_t index) const {
@@ -92,7 +104,7 @@ void Msix::set_dword(uint64_t index, uint32_t value) {
       break;
     default:
       entry.masked = (value & kMaskBit) != 0;
-      send_if_ready(entry);
+      send_if_ready(index / kDwordsPerEntry);
       break;
   }
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -61,11 +62,18 @@ class Msix {
  private:
   uint32_t dword(uint64_t index) const;
   void set_dword(uint64_t index, uint32_t value);
-  void send_if_ready(MsixEntry& entry);
+  void send_if_ready(size_t vector);
+  bool send_by_event(size_t vector);
 
   mutable std::mutex mutex_;
   InterruptSink* sink_ = nullptr;
   MsixState state_;
+  // What the sink gave for a vector when it was first used; null where it gives none.
+  struct Event {
+    bool is_asked_for = false;
+    std::unique_ptr<MsiEvent> event;
+  };
+  std::vector<Event> events_;
 };
 
 }  // namespace trapeze

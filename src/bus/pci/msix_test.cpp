@@ -31,6 +31,30 @@ TEST_F(MsixTest, enabled_and_unmasked_vector_sends_its_message) {
   EXPECT_EQ(msix_.pending_read(0, Width::Qword), 0U);
 }
 
+TEST_F(MsixTest, event_is_written_where_the_sink_has_one) {
+  FakeMsiEvent::Log log;
+  sink_.events = &log;
+  program(msix_, 1, 0xfee0'1000, 0x4041);
+  msix_.set_control(true, false);
+  msix_.notify(1);
+  program(msix_, 1, 0xfee0'2000, 0x4041);
+  msix_.notify(1);
+  EXPECT_EQ(log.set, (std::vector<MsiMessage>{{0xfee0'1000, 0x4041}, {0xfee0'2000, 0x4041}}));
+  EXPECT_EQ(log.signals, 2);
+  EXPECT_TRUE(sink_.messages.empty());
+}
+
+TEST_F(MsixTest, event_that_cannot_be_had_leaves_the_message) {
+  FakeMsiEvent::Log log;
+  log.works = false;
+  sink_.events = &log;
+  program(msix_, 1, 0xfee0'1000, 0x4041);
+  msix_.set_control(true, false);
+  msix_.notify(1);
+  EXPECT_EQ(log.signals, 0);
+  EXPECT_EQ(sink_.messages, (std::vector<MsiMessage>{{0xfee0'1000, 0x4041}}));
+}
+
 TEST_F(MsixTest, disabled_msix_sends_nothing_and_remembers_nothing) {
   program(msix_, 0, 0xfee0'0000, 0x30);
   msix_.notify(0);

@@ -15,6 +15,7 @@ PciDevice::PciDevice(const PciDeviceConfig& config)
 }
 
 void PciDevice::connect(InterruptSink& sink, IntxPin pin, Gsi gsi) {
+  interrupts_ = &sink;
   if (msix_) msix_->connect(sink);
   const std::lock_guard lock(mutex_);
   pin_ = pin;

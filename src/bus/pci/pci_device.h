@@ -68,6 +68,8 @@ class PciDevice {
   void set_intx(bool asserted);
   // A device must not access guest memory while this is false (PCI 3.0 §6.2.2).
   bool bus_master_enabled() const;
+  // Null until the device is on a bus. Constant afterwards.
+  InterruptSink* interrupts() { return interrupts_; }
 
  private:
   friend class PciRoot;
@@ -99,6 +101,7 @@ class PciDevice {
   const std::string name_;
   const std::optional<PciMsixConfig> msix_config_;
   std::unique_ptr<Msix> msix_;
+  InterruptSink* interrupts_ = nullptr;
   std::array<BarPort, 6> ports_;
 
   mutable std::mutex mutex_;  // config_, pin_ and intx_asserted_

@@ -84,6 +84,19 @@ void VirtioPci::bar_write(unsigned bar, uint64_t offset, Width width, uint64_t v
   }
 }
 
+// A kick before DRIVER_OK then adds to an eventfd that nobody watches; the device finds it when it
+// starts, and looks at the ring, as after any kick that says nothing new.
+void VirtioPci::bar_placed(unsigned bar, std::optional<Gpa> address) {
+  if (bar != virtio_pci::kBar || interrupts() == nullptr) return;
+  for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
+    interrupts()->unbind_doorbell(*bound_at_ + doorbell_offset(queue), doorbell(queue));
+  }
+  bound_at_ = address;
+  for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
+    interrupts()->bind_doorbell(*bound_at_ + doorbell_offset(queue), doorbell(queue));
+  }
+}
+
 // Common configuration ----------------------------------------------------------------------------
 
 // A read has no side effects, so any part of the structure can be read with any width.

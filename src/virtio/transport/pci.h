@@ -72,6 +72,7 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
   uint32_t window_read(std::span<const uint8_t> capability, unsigned offset, Width width) override;
   void window_write(std::span<const uint8_t> capability, unsigned offset, Width width,
                     uint32_t value) override;
+  void bar_placed(unsigned bar, std::optional<Gpa> address) override;
 
   // While no vCPU runs, and not on the device's loop. The device's own state is saved before and
   // restored before.
@@ -122,6 +123,8 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
   uint64_t driver_features_ = 0;
   uint16_t queue_select_ = 0;
   std::vector<Queue> queues_;
+
+  std::optional<Gpa> bound_at_;  // where BAR 0 was when the doorbells were bound; PciRoot's lock
 
   // Written by vCPUs under mutex_, read (and NEEDS_RESET set) by the device's thread.
   std::atomic<uint8_t> status_{0};

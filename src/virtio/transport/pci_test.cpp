@@ -130,6 +130,22 @@ struct PciTest : ::testing::Test {
   TestBus bus{device, *memory, *loop};
 };
 
+TEST_F(PciTest, doorbells_are_bound_where_the_bar_is_and_follow_it) {
+  const auto expected = [&](Gpa bar) {
+    std::map<uint64_t, int> doorbells;
+    for (uint16_t queue = 0; queue < 2; ++queue) {
+      doorbells[(bar + VirtioPci::doorbell_offset(queue)).raw()] =
+          bus.transport->doorbell(queue).get();
+    }
+    return doorbells;
+  };
+  EXPECT_EQ(bus.interrupts.doorbells, expected(bus.bar()));
+  bus.config_write(0x10, Width::Dword, 0xc080'0000);
+  EXPECT_EQ(bus.interrupts.doorbells, expected(Gpa{0xc080'0000}));
+  bus.config_write(4, Width::Word, 0);  // memory space off
+  EXPECT_TRUE(bus.interrupts.doorbells.empty());
+}
+
 TEST_F(PciTest, identity_and_capabilities_are_those_of_a_modern_device) {
   EXPECT_EQ(bus.config_read(0, Width::Dword), 0x1042'1af4U);
   EXPECT_EQ(bus.config_read(8, Width::Byte), 1U);

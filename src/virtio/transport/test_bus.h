@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -27,6 +28,16 @@ class TestInterrupts final : public InterruptSink {
     // A fuzzer's guest may cause any number.
     if (messages_.size() < 1000) messages_.push_back(message.data);
   }
+  bool bind_doorbell(Gpa gpa, const Fd& event) override {
+    doorbells[gpa.raw()] = event.get();
+    return true;
+  }
+  void unbind_doorbell(Gpa gpa, const Fd& event) override {
+    CHECK(doorbells[gpa.raw()] == event.get());
+    doorbells.erase(gpa.raw());
+  }
+  std::map<uint64_t, int> doorbells;  // address to eventfd
+
   bool level() const {
     const std::lock_guard lock(mutex_);
     return level_;

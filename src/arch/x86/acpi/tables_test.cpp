@@ -143,6 +143,14 @@ TEST(AcpiTables, absurd_vcpu_counts_are_refused) {
   EXPECT_FALSE(build_tables({.vcpus = 1'000'000}).has_value());
 }
 
+TEST(AcpiTables, mcfg_names_the_one_bus_that_is_populated) {
+  const Walker walker(kTwoVcpus);
+  const Gpa mcfg = walker.at("MCFG");
+  EXPECT_EQ(walker.load<uint64_t>(mcfg + 44), layout::kPciEcam.start.raw());
+  EXPECT_EQ(walker.load<uint8_t>(mcfg + 54), 0U);
+  EXPECT_EQ(walker.load<uint8_t>(mcfg + 55), 0U);
+}
+
 TEST(AcpiTables, without_pci_there_is_no_mcfg_and_no_root_bridge) {
   const Walker walker({.vcpus = 1, .ram_size_bytes = 512 * MiB, .has_pci = false});
   EXPECT_FALSE(walker.has("MCFG"));
