@@ -39,7 +39,7 @@ BOOT_SECONDS = 90  # of the rig's own kernel; seen: 4
 KERNEL_ARGUMENTS = "console=ttyS0 loglevel=4 panic=-1 tsc=reliable mitigations=off apparmor=0"
 
 INIT = """#!/bin/busybox sh
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin RESULTS=/results HOME=/tmp
+export TRAPEZE_RIG=1 PATH=/bin:/sbin:/usr/bin:/usr/sbin RESULTS=/results HOME=/tmp
 /bin/busybox mkdir -p /proc /sys /dev /tmp /results /sbin /usr/bin /usr/sbin
 /bin/busybox --install -s
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev

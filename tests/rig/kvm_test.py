@@ -1,0 +1,151 @@
+"""Trapeze on a real /dev/kvm, in the rig: each class is one boot of the rig.
+
+Environment: TRAPEZE (the program), TRAPEZE_KVM_LIVE (tests/rig/live), TRAPEZE_KIT, and rig.py's.
+"""
+
+import os
+import subprocess
+import sys
+import unittest
+
+import rig
+
+TRAPEZE = os.environ.get("TRAPEZE", "build/trapeze")
+LIVE = os.environ.get("TRAPEZE_KVM_LIVE", "build/tests/rig/live/kvm_live")
+OWN_ERROR = 125
+
+# One guest's worth of work whose output says what the guest is, and nothing of the time.
+WORK = ("uname -srm; nproc; seq 1 3000 | sha256sum; echo hello >/tmp/f; cat /tmp/f; "
+        "awk 'BEGIN { printf \"%.12f\\n\", atan2(1, 1) * 4 }'; "
+        "modprobe virtio_rng; head -c 64 /dev/hwrng | wc -c; exit 7")
+
+
+class Case:
+    """What one `trapeze run` in the rig left."""
+
+    def __init__(self, result, name):
+        self.status = int(result.files[f"{name}.status"])
+        self.out = result.files[f"{name}.out"]
+        self.err = result.files[f"{name}.err"].decode(errors="replace")
+        self.stats = {}
+        for line in self.err.splitlines():
+            words = line.split(" ")
+            if len(words) == 2 and words[1].isdigit():
+                self.stats[words[0]] = int(words[1])
+
+    def __repr__(self):
+        return f"status {self.status}\n{self.out[-2000:]}\n{self.err[-3000:]}"
+
+
+def case(name, command):
+    return (f"( {command} ) >$RESULTS/{name}.out 2>$RESULTS/{name}.err; "
+            f"echo $? >$RESULTS/{name}.status\n")
+
+
+def run(name, options, command, accel="kvm"):
+    quoted = command.replace("'", "'\\''")
+    return case(name, f"trapeze run --accel {accel} --timeout 100 --stats {options} -- sh -c '{quoted}'")
+
+
+def boot(script, limit_s, **options):
+    host = rig.Rig()
+    host.add_program(TRAPEZE, "/usr/bin/trapeze")
+    host.add_program(LIVE, "/usr/bin/kvm_live")
+    host.add_kit()
+    return host.run("export TRAPEZE_KIT=/kit\n" + script, limit_s=limit_s, **options)
+
+
+class Live(unittest.TestCase):
+    """The unit tests of accel/kvm that need a vCPU."""
+
+    def test_live(self):
+        result = boot("kvm_live", 240)
+        print(result.stdout.decode())
+        self.assertEqual(result.status, 0, result)
+
+
+class Guests(unittest.TestCase):
+    """A stock kernel with the kit's initramfs."""
+
+    @classmethod
+    def setUpClass(cls):
+        script = run("one", "", WORK)
+        script += run("split", "--cpus 2 --irqchip split", WORK)
+        busy = "i=0; while [ $i -lt 50 ]; do head -c 64 /dev/hwrng; i=$((i+1)); done | wc -c; seq 1 20000"
+        script += run("quiet", "", "modprobe virtio_rng; true")
+        script += run("busy", "", "modprobe virtio_rng; " + busy)
+        script += case("auto", "trapeze run --verbose --cpus 2 --timeout 100 --timeline - -- nproc")
+        cls.result = boot(script, 420)
+
+    def test_output_is_that_of_the_software_engine(self):
+        for name, cpus in (("one", 1), ("split", 2)):
+            soft = subprocess.run([TRAPEZE, "run", "--accel", "soft", "--cpus", str(cpus), "--",
+                                   "sh", "-c", WORK], stdin=subprocess.DEVNULL,
+                                  capture_output=True, check=False, timeout=600)
+            kvm = Case(self.result, name)
+            self.assertEqual((kvm.status, kvm.out), (soft.returncode, soft.stdout), kvm)
+            self.assertEqual(kvm.status, 7)
+
+    def test_exits_are_listed_by_reason(self):
+        kvm = Case(self.result, "one")
+        self.assertEqual(kvm.stats["exit.all"], kvm.stats["exit.io"] + kvm.stats["exit.mmio"], kvm)
+        self.assertLess(kvm.stats["exit.all"], 4000, kvm)
+
+    def test_console_and_rng_cost_no_exit(self):
+        """50 reads of the random number generator and 100 kB of output: the doorbells are
+        eventfds, so there are no more exits than without them, but for timekeeping."""
+        quiet, busy = Case(self.result, "quiet"), Case(self.result, "busy")
+        self.assertEqual(busy.status, 0, busy)
+        self.assertTrue(busy.out.startswith(b"3200\n1\n2\n"), busy)
+        self.assertLess(busy.stats["exit.all"] - quiet.stats["exit.all"], 40, (quiet, busy))
+
+    def test_auto_takes_kvm_and_says_so(self):
+        auto = Case(self.result, "auto")
+        self.assertEqual(auto.status, 0, auto)
+        self.assertTrue(auto.out.startswith(b"2\n"), auto)
+        self.assertIn("accelerator: kvm: hardware virtualization (AMD-V)", auto.err)
+        self.assertIn(b'"accel": "kvm"', auto.out)
+
+
+class BadInput(unittest.TestCase):
+    """/dev/kvm as it should not be: no guest is booted."""
+
+    @classmethod
+    def setUpClass(cls):
+        run_kvm = "trapeze run --accel kvm --timeout 60 --kernel /kit/vmlinux"
+        script = case("memory", run_kvm + " --memory 1024G")
+        script += case("model", run_kvm + " --cpu x86-64-v2")
+        script += case("doctor", "trapeze doctor")
+        script += case("json", "trapeze doctor --json")
+        script += case("bench", "trapeze doctor --bench")
+        script += "mv /dev/kvm /dev/kvm.there\n"
+        script += case("missing", run_kvm)
+        script += "mknod /dev/kvm c 1 3\n"
+        script += case("null", run_kvm)
+        script += "rm /dev/kvm; mknod /dev/kvm c 10 250\n"
+        script += case("unloaded", run_kvm)
+        # Root may open anything; a user of the rig may not.
+        script += "rm /dev/kvm; mv /dev/kvm.there /dev/kvm; chmod 600 /dev/kvm\n"
+        script += "mkdir -p /etc; echo 'user:x:1000:1000::/tmp:/bin/sh' >/etc/passwd; chmod 777 /tmp\n"
+        script += case("unreadable", f"su user -c 'TRAPEZE_KIT=/kit {run_kvm}'")
+        cls.result = boot(script, 120)
+
+    def expect(self, name, *words):
+        outcome = Case(self.result, name)
+        self.assertEqual(outcome.status, OWN_ERROR, outcome)
+        for word in words:
+            self.assertIn(word, outcome.err, outcome)
+
+    def test_messages_name_cause_and_way_out(self):
+        self.expect("missing", "/dev/kvm: No such file", "--accel soft")
+        self.expect("null", "does not answer as KVM")
+        self.expect("unloaded", "no KVM module is loaded")
+        self.expect("unreadable", "/dev/kvm: Permission denied", "group", "--accel soft")
+
+    def test_what_the_host_cannot_is_refused_with_its_limit(self):
+        self.expect("memory", "--memory: 1048576 MiB")
+        self.expect("model", "--cpu", "--accel soft")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[1:]], verbosity=2)

@@ -1,0 +1,257 @@
+// accel/kvm on a real /dev/kvm. Runs in the rig only (kvm_test.py): it refuses to start elsewhere,
+// because a host's own /dev/kvm is not for tests.
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
+#include "accel/kvm/bench.h"
+#include "machine.h"
+
+namespace trapeze {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Kicks a vCPU after a while, from another thread.
+class KickAfter {
+ public:
+  KickAfter(AccelVcpu& vcpu, milliseconds delay)
+      : thread_([&vcpu, delay] {
+          std::this_thread::sleep_for(delay);
+          vcpu.kick();
+        }) {}
+  ~KickAfter() { thread_.join(); }
+
+ private:
+  std::thread thread_;
+};
+
+template <typename T>
+T value_at(const GuestMemory& memory, uint64_t gpa) {
+  return memory.load<T>(Gpa{gpa}).value();
+}
+
+void expect_counted(const GuestMemory& memory, uint64_t wanted) {
+  EXPECT_EQ(value_at<uint64_t>(memory, kRounds), wanted);
+  EXPECT_EQ(value_at<double>(memory, kSum), static_cast<double>(wanted));
+  EXPECT_GT(value_at<uint64_t>(memory, kTicks), 0U);
+}
+
+void run_to_report(Machine& machine) {
+  while (machine.sink.reports == 0) {
+    ASSERT_EQ(machine.vcpu->run(), ExitReason::Kicked) << machine.vcpu->error();
+  }
+}
+
+// The parts of a state that must not change by a save and a restore.
+void expect_same(VcpuState a, VcpuState b) {
+  a.msrs.clear();  // the TSC goes on
+  b.msrs.clear();
+  a.lapic[0x39] = b.lapic[0x39] = 0;  // the timer's current count too
+  EXPECT_EQ(a.gpr, b.gpr);
+  EXPECT_EQ(a.segments, b.segments);
+  EXPECT_EQ(a.xsave, b.xsave);
+  EXPECT_EQ(a.lapic, b.lapic);
+  EXPECT_EQ(a.events, b.events);
+  EXPECT_EQ(a, b);
+}
+
+struct LiveOnChips : testing::TestWithParam<Engine> {};
+
+TEST_P(LiveOnChips, state_of_a_running_vcpu_goes_on_in_new_vms) {
+  const auto memory = make_memory(bytes_between(count_avx_begin, count_avx_end),
+                                  bytes_between(apic_handler_begin, apic_handler_end));
+  const uint64_t wanted = 6'000'000;
+  memory->store(Gpa{kWanted}, wanted);
+  VcpuState state = start_state(true);
+  int moves = 0;
+  for (bool is_done = false; !is_done;) {
+    Machine machine(*memory, GetParam());
+    const auto restored = machine.vcpu->restore(state);
+    ASSERT_TRUE(restored) << restored.error().message;
+    if (moves > 0) expect_same(machine.vcpu->save(), state);
+    if (moves == 4) {
+      run_to_report(machine);
+    } else {
+      const KickAfter kick(*machine.vcpu, milliseconds(60));
+      ASSERT_EQ(machine.vcpu->run(), ExitReason::Kicked) << machine.vcpu->error();
+    }
+    is_done = machine.sink.reports != 0;
+    state = machine.vcpu->save();
+    ++moves;
+  }
+  EXPECT_GE(moves, 3) << "the program was over too early to test anything";
+  expect_counted(*memory, wanted);
+  EXPECT_EQ(value_at<uint64_t>(*memory, kUpper), kPattern) << "YMM2";
+}
+
+TEST_P(LiveOnChips, timer_ticks_through_the_8259s) {
+  const auto memory = make_memory(bytes_between(pic_begin, pic_end),
+                                  bytes_between(pic_handler_begin, pic_handler_end));
+  VcpuState state = start_state();
+  state.apic_base = 0xfee0'0900;
+  Machine machine(*memory, GetParam());
+  ASSERT_TRUE(machine.vcpu->restore(state));
+  run_to_report(machine);
+  EXPECT_EQ(value_at<uint64_t>(*memory, kTicks), 20U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kvm, LiveOnChips,
+                         testing::Values(Engine::KvmKernelChips, Engine::KvmSplitChips),
+                         [](const auto& instance) {
+                           return instance.param == Engine::KvmKernelChips ? "KernelChips"
+                                                                           : "SplitChips";
+                         });
+
+TEST(Live, state_from_soft_goes_on_under_kvm_and_back) {
+  const auto memory = make_memory(bytes_between(count_begin, count_end),
+                                  bytes_between(apic_handler_begin, apic_handler_end));
+  const uint64_t wanted = 3'000'000;
+  memory->store(Gpa{kWanted}, wanted);
+  VcpuState state = start_state();
+  for (const Engine engine : {Engine::Soft, Engine::KvmKernelChips}) {
+    Machine machine(*memory, engine);
+    const auto restored = machine.vcpu->restore(state);
+    ASSERT_TRUE(restored) << restored.error().message;
+    const KickAfter kick(*machine.vcpu, milliseconds(100));
+    ASSERT_EQ(machine.vcpu->run(), ExitReason::Kicked) << machine.vcpu->error();
+    ASSERT_EQ(machine.sink.reports, 0) << "over too early to test anything";
+    state = machine.vcpu->save();
+  }
+  Machine machine(*memory, Engine::Soft);
+  const auto restored = machine.vcpu->restore(state);
+  if (!restored) {
+    // The host's CPU has MSRs that the engine's model lacks: refused, and said which.
+    EXPECT_NE(restored.error().message.find("MSR"), std::string::npos);
+    std::printf("kvm to soft: refused: %s\n", restored.error().message.c_str());
+    return;
+  }
+  run_to_report(machine);
+  expect_counted(*memory, wanted);
+}
+
+TEST(Live, no_kick_is_lost) {
+  const auto memory = make_memory(bytes_between(halt_begin, halt_end), {});
+  Machine machine(*memory, Engine::KvmKernelChips);
+  ASSERT_TRUE(machine.vcpu->restore(start_state()));
+  std::atomic<int> returned{0};
+  constexpr int kKicks = 3000;
+  std::thread kicker([&] {
+    for (int i = 0; i < kKicks; ++i) {
+      // From "not yet in KVM_RUN" to "asleep in HLT".
+      for (volatile int spin = 0; spin < (i * 37) % 5000;) spin = spin + 1;
+      machine.vcpu->kick();
+      while (returned.load(std::memory_order_acquire) <= i) std::this_thread::yield();
+    }
+  });
+  for (int i = 0; i < kKicks; ++i) {
+    ASSERT_EQ(machine.vcpu->run(), ExitReason::Kicked);
+    returned.store(i + 1, std::memory_order_release);
+  }
+  kicker.join();
+}
+
+TEST(Live, doorbell_costs_no_exit_until_it_is_unbound) {
+  const auto memory = make_memory(bytes_between(kick_begin, kick_end), {});
+  Machine machine(*memory, Engine::KvmKernelChips);
+  const Fd event(::eventfd(0, EFD_NONBLOCK));
+  ASSERT_TRUE(machine.vm->bind_doorbell(Gpa{0xe000'0000}, event));
+  ASSERT_TRUE(machine.vcpu->restore(start_state()));
+  run_to_report(machine);
+  uint64_t kicks = 0;
+  ASSERT_EQ(::read(event.get(), &kicks, sizeof(kicks)), 8);
+  EXPECT_EQ(kicks, 100U);
+  EXPECT_EQ(machine.stat("exit.mmio"), 0U);
+  EXPECT_EQ(machine.stat("exit.all"), 1U) << "the report";
+
+  machine.vm->unbind_doorbell(Gpa{0xe000'0000}, event);
+  machine.sink.reports = 0;
+  ASSERT_TRUE(machine.vcpu->restore(start_state()));
+  run_to_report(machine);
+  EXPECT_EQ(machine.sink.mmio_writes[0xe000'0000], 100);
+}
+
+TEST(Live, irqfd_and_msi_reach_the_handler) {
+  const auto memory = make_memory(bytes_between(halt_begin, halt_end),
+                                  bytes_between(report_handler_begin, report_handler_end));
+  Machine machine(*memory, Engine::KvmKernelChips);
+  VcpuState state = start_state();
+  state.lapic = machine.vcpu->save().lapic;
+  state.lapic[0xf] = 0x1ff;
+  ASSERT_TRUE(machine.vcpu->restore(state));
+  const auto event = machine.vm->create_msi_event();
+  ASSERT_NE(event, nullptr);
+  ASSERT_TRUE(event->set({0xfee0'0000, 0x41}));
+  event->signal();
+  run_to_report(machine);
+  machine.vm->send_msi({0xfee0'0000, 0x42});
+  machine.sink.reports = 0;
+  run_to_report(machine);
+  EXPECT_EQ(machine.sink.reports, 1);
+}
+
+TEST(Live, triple_fault_is_told) {
+  const auto memory = make_memory(bytes_between(triple_begin, triple_end), {});
+  Machine machine(*memory, Engine::KvmKernelChips);
+  ASSERT_TRUE(machine.vcpu->restore(start_state()));
+  EXPECT_EQ(machine.vcpu->run(), ExitReason::TripleFault);
+}
+
+TEST(Live, code_where_no_memory_is_ends_with_a_readable_dump) {
+  const auto memory = make_memory(bytes_between(wild_begin, wild_end), {});
+  Machine machine(*memory, Engine::KvmKernelChips);
+  ASSERT_TRUE(machine.vcpu->restore(start_state()));
+  ASSERT_EQ(machine.vcpu->run(), ExitReason::AccelError);
+  const std::string text = machine.vcpu->error();
+  EXPECT_NE(text.find("cannot emulate"), std::string::npos) << text;
+  EXPECT_NE(text.find("rip 00000000e0000000"), std::string::npos) << text;
+}
+
+TEST(Live, cpu_pm_leaves_hlt_to_the_guest_and_a_kick_still_ends_it) {
+  const auto memory = make_memory(bytes_between(halt_begin, halt_end), {});
+  HostClock clock;
+  Sink sink;
+  kvm::KvmConfig config;
+  config.cpu_pm = true;
+  const auto vm = std::move(kvm::create_vm(*memory, clock, config)).value();
+  const auto vcpu = std::move(vm->create_vcpu(VcpuId(0), sink)).value();
+  ASSERT_TRUE(vcpu->restore(start_state()));
+  const KickAfter kick(*vcpu, milliseconds(50));
+  EXPECT_EQ(vcpu->run(), ExitReason::Kicked);
+}
+
+TEST(Live, too_many_vcpus_and_too_much_memory_are_refused_with_the_limit) {
+  const auto memory = make_memory({}, {});
+  HostClock clock;
+  kvm::KvmConfig config;
+  config.vcpu_count = 100'000;
+  const auto many = kvm::create_vm(*memory, clock, config);
+  ASSERT_FALSE(many);
+  EXPECT_NE(many.error().message.find("at most"), std::string::npos);
+}
+
+TEST(Live, bench_measures_everything) {
+  const auto figures = kvm::run_bench();
+  ASSERT_TRUE(figures) << figures.error().message;
+  for (const auto& figure : *figures) {
+    EXPECT_EQ(figure.problem, "") << figure.name;
+    EXPECT_GT(figure.ns, 0) << figure.name;
+    std::printf("%-12s %10.0f ns  %s\n", figure.name.c_str(), figure.ns, figure.meaning.c_str());
+  }
+}
+
+}  // namespace
+}  // namespace trapeze
+
+int main(int argc, char** argv) {
+  if (std::getenv("TRAPEZE_RIG") == nullptr) {
+    std::fprintf(stderr, "this test runs in the rig only: tests/rig/kvm_test.py\n");
+    return 1;
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
