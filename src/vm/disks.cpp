@@ -40,12 +40,18 @@ Result<void> Disks::add(const DiskConfig& config, EventLoop& loop, PciRoot& pci)
   return {};
 }
 
+void Disks::commit() {
+  for (Unit& unit : units_) {
+    unit.loop->call([&] { unit.disk->commit(); });
+  }
+}
+
 Disks::~Disks() {
   for (Unit& unit : units_) {
     unit.transport.reset();
     unit.loop->call([&] {
       unit.device.reset();
-      unit.disk.reset();
+      unit.disk.reset();  // writes what is left to write
     });
   }
 }

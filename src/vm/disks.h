@@ -40,6 +40,8 @@ class Disks {
   // Opens all of `configs` and puts them on `pci`, in their order; once. `threads` 0: one for each.
   // The disks must outlive `pci`, also when this fails half-way.
   Result<void> open(const std::vector<DiskConfig>& configs, uint32_t threads, PciRoot& pci);
+  // The machine starts: overlay files that open() made are to stay.
+  void commit();
 
  private:
   struct Unit {

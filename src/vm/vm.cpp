@@ -12,6 +12,7 @@ void Vm::start(std::function<void()> on_end) {
     const std::lock_guard lock(mutex_);
     on_end_ = std::move(on_end);
   }
+  if (disks_ != nullptr) disks_->commit();
   // The bootstrap processor last: the others are in wait-for-SIPI by then.
   for (size_t i = vcpus_.size(); i-- > 1;) vcpus_[i]->start({});
   vcpus_[0]->start(

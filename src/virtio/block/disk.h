@@ -54,6 +54,8 @@ class Disk {
  public:
   virtual ~Disk() = default;
   virtual const DiskInfo& info() const = 0;
+  // The machine starts: what opening the disk made on the host is to stay.
+  virtual void commit() {}
   // The device exists from now on; null: it is gone. Nothing is under way then.
   virtual void attach(DiskClient* client) = 0;
   // Begins a request. It may wait for end_of_batch().
