@@ -48,7 +48,7 @@ class Peer:
     """One guest under QEMU."""
 
     def __init__(self, kit, append="", cpus=1, memory="512M", kernel="vmlinuz", machine="q35",
-                 cpu_model="max", kernel_arguments=KERNEL_ARGUMENTS):
+                 cpu_model="max", kernel_arguments=KERNEL_ARGUMENTS, devices=()):
         self.folder = tempfile.TemporaryDirectory(prefix="agent-peer-")
         self.start = time.monotonic()
         listeners = {}
@@ -58,7 +58,7 @@ class Peer:
             "-kernel", os.path.join(kit, kernel), "-initrd", os.path.join(kit, "initrd"),
             "-append", (kernel_arguments + " " + append).strip(),
             "-serial", "file:" + os.path.join(self.folder.name, "serial"),
-            "-device", "virtio-serial-pci"]
+            "-device", "virtio-serial-pci", *devices]
         for name in PORTS:
             path = os.path.join(self.folder.name, name)
             listeners[name] = socket.socket(socket.AF_UNIX)

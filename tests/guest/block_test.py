@@ -7,12 +7,10 @@ Environment as for run_test.py.
 import hashlib
 import os
 import random
-import re
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
@@ -109,11 +107,11 @@ class FileSystem(DiskCase):
 class Disk(DiskCase):
     def test_bytes_go_both_ways(self):
         content = random.Random(2).randbytes(MIB)
-        image = self.image(content=content)
+        image = self.image(size=4 * MIB, content=content)
         outcome = self.run_with(image, "sha256sum < /dev/vda; cat > /tmp/in; "
                                 "dd if=/tmp/in of=/dev/vda bs=4k seek=256 conv=fsync 2>/dev/null",
                                 stdin=content[::-1])
-        digest = hashlib.sha256(content + bytes(63 * MIB)).hexdigest()
+        digest = hashlib.sha256(content + bytes(3 * MIB)).hexdigest()
         self.expect(outcome, 0, f"{digest}  -\n".encode(), "")
         with open(image, "rb") as file:
             self.assertTrue(file.read(2 * MIB) == content + content[::-1])
@@ -158,7 +156,7 @@ class Overlay(DiskCase):
              "dd if=/tmp/r of=/dev/vda bs=1k seek=777 conv=fsync 2>/dev/null; sha256sum < /dev/vda"
 
     def test_temporary_overlay_leaves_no_trace(self):
-        image = self.image(content=random.Random(4).randbytes(4 * MIB))
+        image = self.image(size=6 * MIB, content=random.Random(4).randbytes(4 * MIB))
         before = digest_of(image), os.stat(image).st_mtime_ns
         outcome = self.run_with(f"{image},overlay=tmp", self.CHANGE)
         self.expect(outcome, 0, stderr="")
@@ -167,7 +165,7 @@ class Overlay(DiskCase):
         self.assertEqual(os.listdir(self.folder), ["disk.img"])
 
     def test_kept_overlay_is_there_next_time(self):
-        image = self.image(content=random.Random(5).randbytes(4 * MIB))
+        image = self.image(size=6 * MIB, content=random.Random(5).randbytes(4 * MIB))
         before = digest_of(image)
         disk = f"{image},overlay={self.path('over')}"
         first = self.run_with(disk, self.CHANGE)
@@ -193,7 +191,8 @@ class Crash(DiskCase):
 
     SCRIPT = ("dd if=/dev/urandom of=/dev/vda bs=4k seek=9000 count=8 2>/dev/null & "
               "i=0; while true; do i=$((i+1)); printf 'record %06d\\n' $i > /tmp/r; "
-              "dd if=/tmp/r of=/dev/vda bs=512 seek=$i conv=fsync,sync 2>/dev/null && echo $i; done")
+              "dd if=/tmp/r of=/dev/vda bs=512 seek=$i conv=fsync,sync 2>/dev/null && "
+              "echo $i; done")
 
     def kill_in_the_middle(self, disk, records=40):
         process = subprocess.Popen(
@@ -357,12 +356,13 @@ class BadDisk(DiskCase):
     def test_options(self):
         image = self.image()
         table = [
-            ("/nowhere", "/nowhere"), (self.folder, "folder"), ("", "path"), ("/dev/null", "neither"),
-            (f"{image},bogus", "bogus"), (f"{image},bogus=1", "bogus"), (f"{image},ro,overlay=tmp", "exclude"),
-            (f"{image},overlay=", "overlay="), (f"{image},overlay=/nowhere/x", "/nowhere/x"),
-            (f"{image},overlay={image}", "disk.img"), (f"{image},queues=0", "queues=0"),
-            (f"{image},queues=33", "queues=33"), (f"{image},serial=" + "x" * 21, "20"),
-            (f"{image},bw=fast", "bw=fast"), (f"{image},iops=0", "iops=0"), (f"{image},iops=5:0", "iops=5:0"),
+            ("/nowhere", "/nowhere"), (self.folder, "folder"), ("", "path"),
+            ("/dev/null", "neither"), (f"{image},bogus", "bogus"), (f"{image},bogus=1", "bogus"),
+            (f"{image},ro,overlay=tmp", "exclude"), (f"{image},overlay=", "overlay="),
+            (f"{image},overlay=/nowhere/x", "/nowhere/x"), (f"{image},overlay={image}", image),
+            (f"{image},queues=0", "queues=0"), (f"{image},queues=33", "queues=33"),
+            (f"{image},serial=" + "x" * 21, "20"), (f"{image},bw=fast", "bw=fast"),
+            (f"{image},iops=0", "iops=0"), (f"{image},iops=5:0", "iops=5:0"),
             (f"{image},io=dma", "io=dma"), (f"{image},format=qcow2", "qemu-img"),
             (self.image("odd", 1000), "sectors"), (self.image("empty", 0), "empty"),
             (self.image("qcow", 4096, b"QFI\xfb"), "qcow2")]
@@ -374,8 +374,8 @@ class BadDisk(DiskCase):
         self.expect_own_error(run("true", options=["--iothreads", "2"]), "--iothreads")
 
     def test_nothing_is_left_when_the_start_fails_later(self):
-        outcome = trapeze("run", "--disk", f"{self.image()},overlay={self.path('over')}", "--kernel",
-                          "/dev/null", "--", "true")
+        disk = f"{self.image()},overlay={self.path('over')}"
+        outcome = trapeze("run", "--disk", disk, "--kernel", "/dev/null", "--", "true")
         self.expect_own_error(outcome, "/dev/null")
         self.assertEqual(os.listdir(self.folder), ["disk.img"])
 
