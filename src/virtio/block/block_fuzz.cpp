@@ -80,7 +80,7 @@ void send_request(Guest& guest, FuzzInput& input, uint16_t queue) {
   put(1, input.below(2) == 0 ? header + 16 : kRequests + 8 * KiB, bytes, 1 | writable);
   put(2, header + 60, 1 + input.below(2), 2);
   const uint16_t idx = guest.memory.load<uint16_t>(rings.avail + 2).value_or(0);
-  guest.memory.store(rings.avail + 4 + uint64_t{idx % kRingSize} * 2, slot);
+  guest.memory.store(rings.avail + 4 + (idx % kRingSize) * uint64_t{2}, slot);
   guest.memory.store(rings.avail + 2, static_cast<uint16_t>(idx + 1));
 }
 
