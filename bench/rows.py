@@ -33,7 +33,7 @@ PARALLEL = "parallel"  # the program's row for several vCPUs: wall time, so not 
 ENOUGH_S = 0.25  # a measurement at least, and
 GOAL_S = 0.35    # what is aimed at
 MAX_GROWTH = 1000
-MAX_ATTEMPTS = 3    # at a measurement that others do not disturb
+MAX_ATTEMPTS = 2    # at a measurement that others do not disturb
 QUIET_SHARE = 0.2   # of one core; /proc/stat counts in 10 ms, so that much is noise
 
 
