@@ -28,8 +28,18 @@ Result<std::unique_ptr<AccelVm>> create_accel(AccelKind kind, GuestMemory& memor
     kvm.halt_poll_ns = config.kvm.halt_poll_ns;
     return kvm::create_vm(memory, clock, kvm);
   }
-  return soft::create_vm(memory, clock,
-                         {.cpu_model = config.cpu_model, .vcpu_count = config.vcpus});
+  soft::SoftConfig soft{.cpu_model = config.cpu_model, .vcpu_count = config.vcpus};
+  switch (config.soft_exec) {
+    case SoftExecutor::Auto:
+      break;
+    case SoftExecutor::Interpreter:
+      soft.exec = soft::SoftExec::Interpreter;
+      break;
+    case SoftExecutor::Translator:
+      soft.exec = soft::SoftExec::Translator;
+      break;
+  }
+  return soft::create_vm(memory, clock, soft);
 }
 
 bool is_linux_protocol(boot::KernelKind kind) {

@@ -22,6 +22,8 @@ struct KvmOptions {
   bool cpu_pm = false;
   std::optional<uint64_t> halt_poll_ns;
 };
+// How the software engine executes: Auto is the translator where the host can run its code.
+enum class SoftExecutor : uint8_t { Auto, Interpreter, Translator };
 
 inline constexpr uint32_t kMaxVcpus = 32;
 inline constexpr uint64_t kMinMemoryBytes = 16 * MiB;
@@ -31,6 +33,7 @@ struct VmConfig {
   AccelKind accel = AccelKind::Auto;
   KvmOptions kvm;
   std::string cpu_model;  // empty: the default
+  SoftExecutor soft_exec = SoftExecutor::Auto;
   uint32_t vcpus = 1;
   uint64_t memory_bytes = 512 * MiB;
   std::string kernel_path;

@@ -1,4 +1,4 @@
-// The interpreter against the host CPU. TRAPEZE_DIFF_SEED takes other random values;
+// Both executors against the host CPU. TRAPEZE_DIFF_SEED takes other random values;
 // TRAPEZE_DIFF_CASES multiplies the number of cases: a long run is just a bigger number.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ uint64_t from_environment(const char* name, uint64_t otherwise) {
   return text != nullptr ? std::strtoull(text, nullptr, 0) : otherwise;
 }
 
-class Diff : public testing::Test {
+class Diff : public testing::TestWithParam<Executor> {
  protected:
   Diff()
       : seed_(from_environment("TRAPEZE_DIFF_SEED", kDefaultSeed)),
@@ -27,7 +27,7 @@ class Diff : public testing::Test {
         random_(seed_),
         backgrounds_(random_backgrounds(random_)),
         generator_(forms_, backgrounds_, random_.bits()),
-        runner_(backgrounds_) {}
+        runner_(backgrounds_, GetParam()) {}
 
   void add(Program program) {
     programs_.push_back(std::move(program));
@@ -67,18 +67,24 @@ class Diff : public testing::Test {
   uint64_t cases_ = 0, failures_ = 0;
 };
 
-TEST_F(Diff, integer_instructions) { run_group(Group::Integer, 40); }
-TEST_F(Diff, string_instructions) { run_group(Group::String, 200); }
-TEST_F(Diff, branches) { run_group(Group::Branch, 40); }
-TEST_F(Diff, privileged_instructions_in_user_mode) { run_group(Group::Privileged, 20); }
-TEST_F(Diff, x87_instructions) { run_group(Group::X87, 40); }
-TEST_F(Diff, mmx_instructions) { run_group(Group::Mmx, 40); }
-TEST_F(Diff, sse_instructions) { run_group(Group::Sse, 40); }
+TEST_P(Diff, integer_instructions) { run_group(Group::Integer, 40); }
+TEST_P(Diff, string_instructions) { run_group(Group::String, 200); }
+TEST_P(Diff, branches) { run_group(Group::Branch, 40); }
+TEST_P(Diff, privileged_instructions_in_user_mode) { run_group(Group::Privileged, 20); }
+TEST_P(Diff, x87_instructions) { run_group(Group::X87, 40); }
+TEST_P(Diff, mmx_instructions) { run_group(Group::Mmx, 40); }
+TEST_P(Diff, sse_instructions) { run_group(Group::Sse, 40); }
 
-TEST_F(Diff, random_sequences) {
+TEST_P(Diff, random_sequences) {
   for (uint64_t i = 0; i < 20'000 * factor_; ++i) add(generator_.sequence());
   finish();
 }
+
+std::string executor_name(const testing::TestParamInfo<Executor>& executor) {
+  return executor.param == Executor::Interpreter ? "interpreter" : "translator";
+}
+INSTANTIATE_TEST_SUITE_P(With, Diff, testing::Values(Executor::Interpreter, Executor::Translator),
+                         executor_name);
 
 }  // namespace
 }  // namespace trapeze::diff

@@ -23,7 +23,8 @@ constexpr Segment kUserStack{0, 0xffff'ffff, 0xc0f3, 0x2b};
 
 }  // namespace
 
-Guest::Guest(const Backgrounds& backgrounds) : backgrounds_(backgrounds) {
+Guest::Guest(const Backgrounds& backgrounds, Executor executor) : backgrounds_(backgrounds) {
+  if (executor == Executor::Translator) machine_.use_translator();
   GuestMemory& memory = machine_.memory();
   const uint64_t link = kPresent | kWritable | kUser;
   CHECK(memory.store<uint64_t>(Gpa{kPml4}, kPdpt | link));

@@ -1,4 +1,4 @@
-// Guest: runs cases in the interpreter, as user code in 64-bit mode.
+// Guest: runs cases in the interpreter or the translator, as user code in 64-bit mode.
 #pragma once
 
 #include "accel/soft/testing/machine.h"
@@ -6,9 +6,11 @@
 
 namespace trapeze::diff {
 
+enum class Executor : uint8_t { Interpreter, Translator };
+
 class Guest {
  public:
-  explicit Guest(const Backgrounds& backgrounds);
+  Guest(const Backgrounds& backgrounds, Executor executor);
   void run(const Case& test, Outcome& outcome);
 
  private:

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 namespace trapeze::diff {
-Runner::Runner(const Backgrounds& backgrounds)
-    : native_(backgrounds), guest_(backgrounds), guest_outcomes_(Native::kBatch) {}
+Runner::Runner(const Backgrounds& backgrounds, Executor executor)
+    : native_(backgrounds), guest_(backgrounds, executor), guest_outcomes_(Native::kBatch) {}
 
 std::vector<std::string> Runner::run(std::span<const Program> programs) {
   cases_.clear();

@@ -12,7 +12,7 @@ namespace trapeze::diff {
 
 class Runner {
  public:
-  explicit Runner(const Backgrounds& backgrounds);
+  Runner(const Backgrounds& backgrounds, Executor executor);
 
   // At most Native::kBatch programs. Returns a report of each that differs, shrunk.
   std::vector<std::string> run(std::span<const Program> programs);

@@ -9,6 +9,7 @@
 #include "accel/soft/system/debug.h"
 #include "accel/soft/system/events.h"
 #include "accel/soft/system/mode.h"
+#include "accel/soft/translator/translator.h"
 #include "irq/chip/irq_chips.h"
 #include "irq/chip/lapic.h"
 
@@ -19,11 +20,13 @@ namespace {
 // MXCSR is the guest's (exec/fpu.h).
 class GuestSession {
  public:
-  explicit GuestSession(Cpu& cpu) : cpu_(cpu) {
+  GuestSession(Cpu& cpu, Translator* translator) : cpu_(cpu), translator_(translator) {
     cpu.env->code_map->enter_guest(cpu);
     fpu_enter(cpu);
+    if (translator_ != nullptr) translator_->enter_thread();
   }
   ~GuestSession() {
+    if (translator_ != nullptr) translator_->leave_thread();
     fpu_leave(cpu_);
     cpu_.env->code_map->leave_guest(cpu_);
   }
@@ -32,6 +35,7 @@ class GuestSession {
 
  private:
   Cpu& cpu_;
+  Translator* const translator_;
 };
 
 void clear_attention(Cpu& cpu, uint32_t bits) {
@@ -127,13 +131,14 @@ void single_step(Cpu& cpu, BlockCache& blocks) {
 
 class Runner {
  public:
-  Runner(Cpu& cpu, BlockCache& blocks, const RunLimits& limits)
-      : cpu_(cpu), blocks_(blocks), limits_(limits) {
+  Runner(Cpu& cpu, BlockCache& blocks, Translator* translator, const RunLimits& limits)
+      : cpu_(cpu), blocks_(blocks), translator_(translator), limits_(limits) {
     const uint64_t room = ~uint64_t{0} - cpu.instructions;
     end_ = cpu.instructions + (limits.instructions < room ? limits.instructions : room);
   }
 
   RunResult run() {
+    if (translator_ != nullptr && !limits_.single_step) return run_translated();
     const bool bounded = limits_.single_step || limits_.instructions != ~uint64_t{0};
     return bounded ? run_loop<true>() : run_loop<false>();
   }
@@ -160,6 +165,40 @@ class Runner {
         continue;
       }
       run_block(cpu_, block);
+    }
+  }
+
+  // As run_loop(), with translated code where there is some.
+  RunResult run_translated() {
+    if (const std::optional<RunResult> result = attend()) return *result;
+    Block* previous = nullptr;
+    for (;;) {
+      if (cpu_.attention.load(std::memory_order_relaxed) != 0 || cpu_.instructions >= end_) {
+        if (const std::optional<RunResult> result = attend()) return *result;
+        previous = nullptr;
+        continue;
+      }
+      bool interpret = false;
+      const void* code = previous == nullptr ? translator_->find(cpu_) : nullptr;
+      if (code == nullptr) {
+        Block* block = blocks_.find(cpu_, previous);
+        previous = block;
+        if (block == nullptr) {
+          cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+          continue;
+        }
+        if (translator_->is_hot(*block)) code = translator_->enter_point(cpu_, *block);
+        if (code == nullptr) {
+          run_block(cpu_, block);
+          continue;
+        }
+      }
+      interpret = translator_->run(cpu_, code);
+      previous = nullptr;
+      if (cpu_.fault.pending) cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+      if (interpret && cpu_.attention.load(std::memory_order_relaxed) == 0) {
+        run_or_fault(blocks_.find(cpu_, nullptr));
+      }
     }
   }
 
@@ -197,6 +236,9 @@ class Runner {
       return std::nullopt;
     }
     if (cpu_.halted || cpu_.waiting_for_sipi) return RunResult::Halted;
+    const bool plain = cpu_.attention.load(std::memory_order_relaxed) == 0 && cpu_.shadow == 0 &&
+                       !needs_stepping(cpu_);
+    if (translator_ != nullptr && plain) return std::nullopt;  // the loop goes on
     run_one();
     return std::nullopt;
   }
@@ -226,6 +268,7 @@ class Runner {
 
   Cpu& cpu_;
   BlockCache& blocks_;
+  Translator* const translator_;
   const RunLimits limits_;
   uint64_t end_ = 0;
 };
@@ -233,10 +276,16 @@ class Runner {
 }  // namespace
 
 RunResult run_interpreter(Cpu& cpu, const RunLimits& limits) {
-  const GuestSession session(cpu);
+  const GuestSession session(cpu, nullptr);
   // The engine's own code owner is a BlockCache; the interface is what the MMU knows of it.
   auto& blocks = static_cast<BlockCache&>(*cpu.env->code_owner);
-  return Runner(cpu, blocks, limits).run();
+  return Runner(cpu, blocks, nullptr, limits).run();
+}
+
+RunResult run_translator(Cpu& cpu, Translator& translator, const RunLimits& limits) {
+  const GuestSession session(cpu, &translator);
+  auto& blocks = static_cast<BlockCache&>(*cpu.env->code_owner);
+  return Runner(cpu, blocks, &translator, limits).run();
 }
 
 }  // namespace trapeze::soft

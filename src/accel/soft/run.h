@@ -1,4 +1,4 @@
-// The interpreter's run loop.
+// The run loop of both executors.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,9 @@
 
 namespace trapeze::soft {
 
-// Why run_interpreter() came back.
+class Translator;
+
+// Why run_interpreter() or run_translator() came back.
 enum class RunResult : uint8_t {
   Kicked,    // kAttnKick was set (it is cleared)
   Halted,    // HLT with nothing to do, or waiting for SIPI: the caller sleeps and calls again
@@ -24,5 +26,8 @@ struct RunLimits {
 
 // Executes guest code until one of the above. Interrupts and exceptions are delivered inside.
 RunResult run_interpreter(Cpu& cpu, const RunLimits& limits = {});
+// The same with hot blocks translated. Translated code counts no instructions, so a limit is looked
+// at only when it comes back.
+RunResult run_translator(Cpu& cpu, Translator& translator, const RunLimits& limits = {});
 
 }  // namespace trapeze::soft

@@ -3,7 +3,7 @@
 #include <chrono>
 
 #include "accel/soft/mmu/code_map.h"
-#include "accel/soft/run.h"
+#include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/system/mode.h"
 #include "arch/x86/layout.h"
 #include "irq/chip/apic_bus.h"
@@ -27,7 +27,11 @@ LapicConfig lapic_config(VcpuId id, const CpuModel& model) {
 Result<std::unique_ptr<SoftVcpu>> SoftVcpu::create(VcpuId id, IoSink& io,
                                                    const VcpuWiring& wiring) {
   auto blocks = TRY(BlockCache::create(*wiring.model));
-  return std::unique_ptr<SoftVcpu>(new SoftVcpu(id, io, wiring, std::move(blocks)));
+  std::unique_ptr<SoftVcpu> vcpu(new SoftVcpu(id, io, wiring, std::move(blocks)));
+  if (wiring.translate) {
+    vcpu->translator_ = TRY(Translator::create(vcpu->cpu_, *vcpu->blocks_, *wiring.model));
+  }
+  return vcpu;
 }
 
 SoftVcpu::SoftVcpu(VcpuId id, IoSink& io, const VcpuWiring& wiring,
@@ -50,6 +54,7 @@ SoftVcpu::SoftVcpu(VcpuId id, IoSink& io, const VcpuWiring& wiring,
   env_.tsc_zero_ns = wiring.tsc_zero_ns;
   cpu_.env = &env_;
   cpu_.tlbs = tlbs_.get();
+  init_translator_state(cpu_);
   wiring_.code_map->add_cpu(cpu_);
   wiring_.apic_bus->add(lapic_);
   reset_cpu(cpu_);
@@ -61,9 +66,13 @@ SoftVcpu::~SoftVcpu() {
   wiring_.host->vcpu_gone(env_.id);
 }
 
+RunResult SoftVcpu::run_guest() {
+  return translator_ != nullptr ? run_translator(cpu_, *translator_) : run_interpreter(cpu_);
+}
+
 ExitReason SoftVcpu::run() {
   for (;;) {
-    switch (run_interpreter(cpu_)) {
+    switch (run_guest()) {
       case RunResult::Kicked:
         return ExitReason::Kicked;
       case RunResult::ShutDown:
@@ -134,11 +143,28 @@ uint64_t SoftVcpu::instructions() const {
 
 std::vector<Stat> SoftVcpu::stats() const {
   const CacheStats& cache = blocks_->stats();
-  return {{"soft.instructions", instructions()},
-          {"soft.blocks_decoded", cache.blocks_decoded},
-          {"soft.slow_lookups", cache.slow_lookups},
-          {"soft.pages_dropped", cache.pages_dropped},
-          {"soft.full_drops", cache.full_drops}};
+  std::vector<Stat> stats{{"soft.instructions", instructions()},
+                          {"soft.blocks_decoded", cache.blocks_decoded},
+                          {"soft.slow_lookups", cache.slow_lookups},
+                          {"soft.pages_dropped", cache.pages_dropped},
+                          {"soft.full_drops", cache.full_drops}};
+  if (translator_ != nullptr) {
+    const TranslatorStats& jit = translator_->stats();
+    stats.push_back({"translator.blocks", jit.blocks});
+    stats.push_back({"translator.code_bytes", jit.code_bytes});
+    stats.push_back({"translator.chains", jit.links});
+    stats.push_back({"translator.enters", jit.enters});
+    stats.push_back({"translator.exits.unlinked", jit.exits_unlinked});
+    stats.push_back({"translator.exits.attention", jit.exits_attention});
+    stats.push_back({"translator.exits.tag", jit.exits_tag});
+    stats.push_back({"translator.exits.interpreter", jit.exits_interpreter});
+    stats.push_back({"translator.tlb_misses", jit.tlb_misses});
+    stats.push_back({"translator.tlb_fills", jit.tlb_fills});
+    stats.push_back({"translator.interpreted", jit.interpreted});
+    stats.push_back({"translator.dropped", jit.dropped});
+    stats.push_back({"translator.flushes", jit.flushes});
+  }
+  return stats;
 }
 
 void SoftVcpu::send_ipi(const ApicMessage& message) { wiring_.host->send_ipi(message); }

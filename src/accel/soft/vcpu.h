@@ -12,6 +12,8 @@
 #include "accel/soft/cache/block_cache.h"
 #include "accel/soft/core/cpu.h"
 #include "accel/soft/core/env.h"
+#include "accel/soft/run.h"
+#include "accel/soft/translator/translator.h"
 #include "irq/chip/apic_bus.h"
 #include "irq/chip/lapic.h"
 
@@ -37,6 +39,7 @@ struct VcpuWiring {
   ApicBus* apic_bus;
   VcpuHost* host;
   uint64_t tsc_zero_ns;
+  bool translate;
 };
 
 class SoftVcpu final : public AccelVcpu, private LapicHost, private LocalIo {
@@ -58,6 +61,7 @@ class SoftVcpu final : public AccelVcpu, private LapicHost, private LocalIo {
 
  private:
   SoftVcpu(VcpuId id, IoSink& io, const VcpuWiring& wiring, std::unique_ptr<BlockCache> blocks);
+  RunResult run_guest();
   void sleep();
   void raise_attention(uint32_t bits);
 
@@ -79,6 +83,7 @@ class SoftVcpu final : public AccelVcpu, private LapicHost, private LocalIo {
   std::unique_ptr<TlbContexts> tlbs_;
   Lapic lapic_;
   Cpu cpu_{};
+  std::unique_ptr<Translator> translator_;  // null: the interpreter only
 
   // Sleep and wake: a sleeper sets sleeping_ and then looks at attention; a waker sets attention
   // and then looks at sleeping_; both sequentially consistent, so one of them sees the other.

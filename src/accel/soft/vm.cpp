@@ -14,7 +14,7 @@ namespace {
 class SoftVm final : public AccelVm, private VcpuHost, private IrqChipsHost {
  public:
   SoftVm(GuestMemory& memory, const Clock& clock, CpuModel model, std::unique_ptr<CodeMap> code_map,
-         unsigned vcpu_count)
+         unsigned vcpu_count, bool translate)
       : memory_(memory),
         clock_(clock),
         model_(std::move(model)),
@@ -22,6 +22,7 @@ class SoftVm final : public AccelVm, private VcpuHost, private IrqChipsHost {
         chips_(clock, apic_bus_, *this),
         vcpus_(vcpu_count),
         tsc_zero_ns_(clock.monotonic_ns()),
+        translate_(translate),
         timers_(clock, vcpu_count + 1,
                 [this](size_t slot, uint64_t now_ns) { timer_expired(slot, now_ns); }) {}
 
@@ -39,6 +40,7 @@ class SoftVm final : public AccelVm, private VcpuHost, private IrqChipsHost {
     wiring.apic_bus = &apic_bus_;
     wiring.host = this;
     wiring.tsc_zero_ns = tsc_zero_ns_;
+    wiring.translate = translate_;
     auto vcpu = TRY(SoftVcpu::create(id, io, wiring));
     vcpus_[id.raw()] = vcpu.get();
     return std::unique_ptr<AccelVcpu>(std::move(vcpu));
@@ -84,6 +86,7 @@ class SoftVm final : public AccelVm, private VcpuHost, private IrqChipsHost {
   IrqChips chips_;
   std::vector<SoftVcpu*> vcpus_;  // owned by the caller of create_vcpu()
   const uint64_t tsc_zero_ns_;
+  const bool translate_;
   TimerThread timers_;
 };
 
@@ -95,8 +98,14 @@ Result<std::unique_ptr<AccelVm>> create_vm(GuestMemory& memory, const Clock& clo
       config.cpu_model.empty() ? CpuModel::names().front() : std::string_view(config.cpu_model);
   CpuModel model = TRY(CpuModel::create(name, config.vcpu_count));
   auto code_map = TRY(CodeMap::create(memory));
-  return std::unique_ptr<AccelVm>(std::make_unique<SoftVm>(memory, clock, std::move(model),
-                                                           std::move(code_map), config.vcpu_count));
+  std::string missing;
+  const bool can_translate = Translator::is_supported(&missing);
+  if (config.exec == SoftExec::Translator && !can_translate) {
+    return fail("the translator cannot run here: {}; use --soft-exec interpreter", missing);
+  }
+  const bool translate = can_translate && config.exec != SoftExec::Interpreter;
+  return std::unique_ptr<AccelVm>(std::make_unique<SoftVm>(
+      memory, clock, std::move(model), std::move(code_map), config.vcpu_count, translate));
 }
 
 }  // namespace trapeze::soft

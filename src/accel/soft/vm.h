@@ -12,9 +12,16 @@
 
 namespace trapeze::soft {
 
+enum class SoftExec : uint8_t {
+  Auto,  // the translator where this host can run its code, else the interpreter
+  Interpreter,
+  Translator,
+};
+
 struct SoftConfig {
   std::string cpu_model;    // empty: the default model
   unsigned vcpu_count = 1;  // 1 to 32
+  SoftExec exec = SoftExec::Auto;
 };
 
 // `memory` and `clock` must outlive the VM.

@@ -28,6 +28,7 @@ class RunCommand {
   Result<void> write_timeline(const Timeline& timeline) const;
 
   std::string accel_ = "auto";
+  std::string soft_exec_ = "auto";
   std::string cpu_;
   uint32_t cpus_ = 1;
   std::string memory_ = "512M";

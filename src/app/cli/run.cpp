@@ -73,6 +73,10 @@ RunCommand::RunCommand(CLI::App& app) {
   app.add_option("--accel", accel_, "What executes the guest: auto, kvm, soft")
       ->check(CLI::IsMember({"auto", "kvm", "soft"}))
       ->capture_default_str();
+  app.add_option("--soft-exec", soft_exec_,
+                 "How the software engine executes: auto, interpreter, translator (auto is the "
+                 "translator where this CPU has BMI2)")
+      ->check(CLI::IsMember({"auto", "interpreter", "translator"}));
   app.add_option("--cpu", cpu_, "CPU model: " + known_cpu_models());
   app.add_option("--cpus", cpus_, "Number of virtual CPUs")
       ->check(CLI::Range(1U, kMaxVcpus))
@@ -144,6 +148,8 @@ Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& comman
   config.vm.kvm.split_irqchip = irqchip_ == "split";
   config.vm.kvm.cpu_pm = cpu_pm_;
   config.vm.kvm.halt_poll_ns = halt_poll_ns_;
+  if (soft_exec_ == "interpreter") config.vm.soft_exec = SoftExecutor::Interpreter;
+  if (soft_exec_ == "translator") config.vm.soft_exec = SoftExecutor::Translator;
   config.vm.cpu_model = cpu_;
   config.vm.vcpus = cpus_;
   config.vm.debug_exit = debug_exit_;

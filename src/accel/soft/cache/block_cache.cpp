@@ -197,6 +197,7 @@ Block* BlockCache::decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_
   if (!block->crosses) block->size_bytes = at;
   block->insns[block->count] = pseudo_insn(block_end_handler(), block->size_bytes);
   insns_used_ += block->count + 1;
+  block->in_ram = in_ram;
   if (in_ram) {
     set_check(cpu, *block, next_page_gpa);
     remember(*block, gpa / kPageSize);
@@ -266,6 +267,7 @@ void BlockCache::make_stale(Block& block) {
 }
 
 void BlockCache::drop_page(uint64_t page) {
+  if (listener_ != nullptr) listener_->page_dropped(page);
   const auto found = by_page_.find(page);
   if (found == by_page_.end()) return;
   ++stats_.pages_dropped;
@@ -285,6 +287,7 @@ void BlockCache::drop_stale_code(Cpu& cpu) {
   cpu.attention.fetch_and(~kAttnCode, std::memory_order_acq_rel);
   const CodeInbox::Requests requests = cpu.env->code_map->take_requests(cpu);
   if (requests.everything) {
+    if (listener_ != nullptr) listener_->everything_dropped();
     // The running block must not be freed under its own feet: make all blocks stale now, and give
     // the memory back at the next lookup.
     for (auto& [page, head] : by_page_) {

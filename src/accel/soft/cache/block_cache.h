@@ -43,8 +43,10 @@ struct Block {
   Block* next_on_page[2] = {};  // chains of by_page_, the second for the page it crosses into
   uint16_t size_bytes = 0;
   bool checked = false;  // has an entry in BlockCache::checks_
+  bool in_ram = false;
+  uint16_t heat = 0;  // how often it was run, up to a limit; for the translator
 };
-static_assert(sizeof(Block) <= 96);
+static_assert(sizeof(Block) <= 104);
 
 // What must be checked at each use of a few blocks: those that cross pages, and those whose bytes
 // somebody might still change unseen.
@@ -59,6 +61,14 @@ struct CacheStats {
   uint64_t slow_lookups = 0;
   uint64_t pages_dropped = 0;
   uint64_t full_drops = 0;
+};
+
+// Told when decoded code goes, so that what was made of it goes too.
+class CodeListener {
+ public:
+  virtual ~CodeListener() = default;
+  virtual void page_dropped(uint64_t page) = 0;  // page number
+  virtual void everything_dropped() = 0;
 };
 
 class BlockCache final : public CodeOwner {
@@ -94,6 +104,13 @@ class BlockCache final : public CodeOwner {
   // CodeOwner: also called in the middle of a block by a store that hit code.
   void drop_stale_code(Cpu& cpu) override;
   void drop_everything();
+  // At most one; must outlive this object or be cleared with nullptr.
+  void set_listener(CodeListener* listener) { listener_ = listener; }
+
+  // For a block with `checked` set.
+  const BlockCheck& check(const Block& block) const { return checks_.at(&block); }
+  // Guest physical address of the code byte at `linear`; false with a fault pending.
+  bool translate(Cpu& cpu, uint64_t linear, uint64_t tag, uint64_t& gpa);
 
   const CacheStats& stats() const { return stats_; }
 
@@ -122,7 +139,6 @@ class BlockCache final : public CodeOwner {
     return is_code64(cpu) ? linear : linear & 0xffff'ffffU;
   }
   Block* find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag);
-  bool translate(Cpu& cpu, uint64_t linear, uint64_t tag, uint64_t& gpa);
   bool fits_memory() const;
   Block* decode_block(Cpu& cpu, uint64_t linear, uint64_t gpa, uint64_t tag, unsigned max_insns);
   void mark_code(Cpu& cpu, uint64_t gpa, unsigned size);
@@ -149,6 +165,7 @@ class BlockCache final : public CodeOwner {
   size_t insns_used_ = 0;
   size_t blocks_used_ = 0;
   bool drop_everything_wanted_ = false;
+  CodeListener* listener_ = nullptr;
   CacheStats stats_;
 };
 

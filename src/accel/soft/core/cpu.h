@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "accel/soft/core/flags.h"
+#include "accel/soft/core/translator_state.h"
 #include "arch/x86/vcpu_state.h"
 #include "base/strong.h"
 
@@ -118,6 +119,8 @@ struct Cpu {
 
   CpuEnv* env;
   TlbContexts* tlbs;
+
+  TranslatorState translator;
 };
 
 static_assert(offsetof(Cpu, gpr) == 0, "operand slots are byte offsets from the start of Cpu");

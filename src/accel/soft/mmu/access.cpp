@@ -5,6 +5,7 @@
 
 #include "accel/soft/core/env.h"
 #include "accel/soft/mmu/code_map.h"
+#include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/mmu/walk.h"
 #include "accel/soft/mmu/watch.h"
@@ -174,6 +175,24 @@ std::mutex& slow_modify_mutex() {
 }
 
 }  // namespace
+
+bool fill_fast_tlb(Cpu& cpu, uint64_t linear, bool write) {
+  linear = wrap(cpu, linear);
+  const uint64_t page = align_down(linear, kPageSize);
+  const TlbEntry& entry = cpu.tlb->entry(linear);
+  if ((write ? entry.write_tag : entry.read_tag) != page) {
+    if (is_long_mode(cpu) && !is_canonical(cpu, linear)) return false;
+    Translation translation;
+    if (!walk(cpu, linear, explicit_request(cpu, write), translation)) {
+      cpu.fault = {};
+      return false;
+    }
+    fill_tlb(cpu, *cpu.tlb, linear, translation);
+    if ((write ? entry.write_tag : entry.read_tag) != page) return false;
+  }
+  install_fast(cpu, entry, page);
+  return true;
+}
 
 bool slow_read(Cpu& cpu, uint64_t linear, void* to, unsigned size, uint8_t seg) {
   if (!check_canonical(cpu, linear, size, seg)) return false;

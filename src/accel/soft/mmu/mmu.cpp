@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "accel/soft/core/env.h"
+#include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/mmu/walk.h"
 #include "base/units.h"
 
@@ -43,27 +44,53 @@ void refresh_code_tag(Cpu& cpu) {
   const uint64_t epoch =
       cpu.cpl == 3 ? cpu.tlbs->current->code_epoch : cpu.tlbs->supervisor_code_epoch;
   cpu.code_tag = epoch << 2 | static_cast<uint64_t>(cpu.code_size);
+  // Supervisor code under EFLAGS.AC uses another table, so it is other code.
+  const bool as_user = cpu.cpl != 3 && cpu.tlb != &cpu.tlbs->supervisor;
+  cpu.translator.tag = (cpu.code_tag << 1 | (as_user ? 1U : 0U)) & kTranslatorTagMask;
+}
+
+uint64_t new_epoch(Cpu& cpu) {
+  const uint64_t epoch = cpu.tlbs->next_epoch++;
+  if ((epoch << 3 & kTranslatorTagMask) == 0) {
+    cpu.translator.flush = 1;
+    cpu.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
+  }
+  return epoch;
 }
 
 void new_code_epoch(Cpu& cpu, AddressSpace& space) {
-  space.code_epoch = cpu.tlbs->next_epoch++;
+  space.code_epoch = new_epoch(cpu);
   space.code = CodeFilter{};
   refresh_code_tag(cpu);
 }
 void new_supervisor_code_epoch(Cpu& cpu) {
-  cpu.tlbs->supervisor_code_epoch = cpu.tlbs->next_epoch++;
+  cpu.tlbs->supervisor_code_epoch = new_epoch(cpu);
   cpu.tlbs->supervisor_code = CodeFilter{};
   cpu.tlbs->local_supervisor_code = false;
   refresh_code_tag(cpu);
 }
 
+FastTlb& fast(Cpu& cpu, FastTable table) {
+  return cpu.translator.tlb[static_cast<unsigned>(table)];
+}
+void clear_fast_user(Cpu& cpu) {
+  clear_fast(fast(cpu, FastTable::User));
+  clear_fast(fast(cpu, FastTable::UserAsSupervisor));
+}
+void clear_fast_page(Cpu& cpu, FastTable table, const Tlb& tlb, uint64_t linear) {
+  clear_fast_page(fast(cpu, table), linear);
+  if (tlb.any_large) clear_fast_large(fast(cpu, table), linear);
+}
+
 void clear_space(Cpu& cpu, AddressSpace& space) {
+  if (&space == cpu.tlbs->current) clear_fast_user(cpu);
   clear(space.user);
   clear(space.user_as_supervisor);
   new_code_epoch(cpu, space);
 }
 
 void drop_local_supervisor(Cpu& cpu) {
+  if (cpu.tlbs->supervisor.any_local) clear_fast(fast(cpu, FastTable::Supervisor));
   clear_local(cpu.tlbs->supervisor);
   if (cpu.tlbs->local_supervisor_code) new_supervisor_code_epoch(cpu);
 }
@@ -72,6 +99,7 @@ void drop_local_supervisor(Cpu& cpu) {
 // dropping a global translation early is always allowed.
 void select_space(Cpu& cpu, uint64_t pcid) {
   TlbContexts& tlbs = *cpu.tlbs;
+  if (tlbs.current->pcid != pcid) clear_fast_user(cpu);
   AddressSpace* oldest = &tlbs.spaces[0];
   for (AddressSpace& space : tlbs.spaces) {
     if (space.pcid == pcid) {
@@ -93,7 +121,6 @@ uint64_t current_pcid(const Cpu& cpu) { return (cpu.cr4 & kCr4Pcide) != 0 ? cpu.
 
 void select_tlb(Cpu& cpu) {
   TlbContexts& tlbs = *cpu.tlbs;
-  refresh_code_tag(cpu);
   if (cpu.cpl == 3) {
     cpu.tlb = &tlbs.current->user;
   } else if ((cpu.cr4 & kCr4Smap) != 0 && (cpu.rflags_system & kAc) != 0) {
@@ -101,9 +128,11 @@ void select_tlb(Cpu& cpu) {
   } else {
     cpu.tlb = &tlbs.supervisor;
   }
+  refresh_code_tag(cpu);
 }
 
 void flush_tlb(Cpu& cpu) {
+  for (FastTlb& table : cpu.translator.tlb) clear_fast(table);
   clear(cpu.tlbs->supervisor);
   new_supervisor_code_epoch(cpu);
   for (AddressSpace& space : cpu.tlbs->spaces) {
@@ -121,6 +150,9 @@ void flush_tlb_keep_global(Cpu& cpu) {
 }
 
 void flush_page(Cpu& cpu, uint64_t linear) {
+  clear_fast_page(cpu, FastTable::Supervisor, cpu.tlbs->supervisor, linear);
+  clear_fast_page(cpu, FastTable::User, cpu.tlbs->current->user, linear);
+  clear_fast_page(cpu, FastTable::UserAsSupervisor, cpu.tlbs->current->user_as_supervisor, linear);
   clear_page(cpu.tlbs->supervisor, linear);
   // A large page of code may span far more than the page in the filter; large code pages are the
   // supervisor's, and flushing one of those is rare enough to start over.
@@ -228,6 +260,14 @@ void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {
       if (wanted) entry.write_tag = kNoTag;
     }
   };
+  const auto host_base = reinterpret_cast<uint64_t>(cpu.env->memory->host_base());
+  for (FastTlb& table : cpu.translator.tlb) {
+    if (pages.empty()) {
+      clear_fast_writes(table);
+    } else {
+      clear_fast_writes(table, host_base, pages);
+    }
+  }
   drop(cpu.tlbs->supervisor);
   for (AddressSpace& space : cpu.tlbs->spaces) {
     if (space.code_epoch == 0) continue;  // never used

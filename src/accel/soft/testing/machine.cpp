@@ -5,8 +5,10 @@
 #include "accel/soft/cache/block_cache.h"
 #include "accel/soft/core/env.h"
 #include "accel/soft/mmu/code_map.h"
+#include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/system/mode.h"
+#include "accel/soft/translator/translator.h"
 #include "base/units.h"
 
 namespace trapeze::soft {
@@ -83,6 +85,7 @@ struct TestMachine::Parts {
   CpuEnv env;
   TlbContexts tlbs;
   Cpu cpu{};
+  std::unique_ptr<Translator> translator;
 };
 
 TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
@@ -101,6 +104,7 @@ TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
   parts.env.code_owner = parts.blocks.get();
   parts.cpu.env = &parts.env;
   parts.cpu.tlbs = &parts.tlbs;
+  init_translator_state(parts.cpu);
   parts.code_map->add_cpu(parts.cpu);
 
   for (size_t i = 0; i < kGdtEntries.size(); ++i) {
@@ -117,6 +121,12 @@ TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
 
 TestMachine::~TestMachine() = default;
 
+void TestMachine::use_translator() {
+  Parts& parts = *parts_;
+  parts.translator = Translator::create(parts.cpu, *parts.blocks, parts.model).value();
+  parts.translator->set_threshold(0);
+}
+
 Cpu& TestMachine::cpu() { return parts_->cpu; }
 GuestMemory& TestMachine::memory() { return *parts_->memory; }
 
@@ -129,7 +139,10 @@ void TestMachine::code(std::span<const uint8_t> bytes) {
 }
 
 RunResult TestMachine::run(uint64_t max_instructions) {
-  return run_interpreter(parts_->cpu, {.instructions = max_instructions, .stop_on_fault = true});
+  const RunLimits limits{.instructions = max_instructions, .stop_on_fault = true};
+  if (parts_->translator != nullptr)
+    return run_translator(parts_->cpu, *parts_->translator, limits);
+  return run_interpreter(parts_->cpu, limits);
 }
 
 }  // namespace trapeze::soft

@@ -28,6 +28,9 @@ class TestMachine {
   explicit TestMachine(TestMode mode = TestMode::Long64, const char* cpu_model = nullptr);
   ~TestMachine();
 
+  // From now on all that can be translated is, from its first run.
+  void use_translator();
+
   Cpu& cpu();
   GuestMemory& memory();
   // Puts the bytes, then HLT, at kCode and points rip there.

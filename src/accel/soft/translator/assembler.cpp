@@ -1,0 +1,56 @@
+#include "accel/soft/translator/assembler.h"
+
+namespace trapeze::soft {
+
+void Assembler::begin(const Encoding& encoding, uint8_t r, uint8_t x, uint8_t b) {
+  if (encoding.lock) db(0xf0);
+  if (encoding.operand_size) db(0x66);
+  if (encoding.repne) db(0xf2);
+  if (encoding.rep) db(0xf3);
+  const unsigned rex =
+      (encoding.rex_w ? 8U : 0U) | ((r >> 3) & 1U) << 2 | ((x >> 3) & 1U) << 1 | ((b >> 3) & 1U);
+  if (!encoding.no_rex && (rex != 0 || encoding.any_rex)) db(0x40 | rex);
+  if (encoding.map != 0) db(0x0f);
+  if (encoding.map == 2) db(0x38);
+  if (encoding.map == 3) db(0x3a);
+}
+
+void Assembler::end(const Encoding& encoding) {
+  for (const uint8_t value : encoding.immediate) db(value);
+}
+
+void Assembler::encode_register(const Encoding& encoding, uint8_t reg, uint8_t rm) {
+  begin(encoding, reg, 0, rm);
+  db(encoding.opcode);
+  db(0xc0U | (reg & 7U) << 3 | (rm & 7U));
+  end(encoding);
+}
+
+void Assembler::encode_memory(const Encoding& encoding, uint8_t reg, const HostMemory& memory) {
+  begin(encoding, reg, 0, memory.base);
+  db(encoding.opcode);
+  const unsigned base = memory.base & 7U;
+  const bool small = memory.disp >= -128 && memory.disp <= 127;
+  const bool no_disp = memory.disp == 0 && base != 5;
+  const unsigned mod = no_disp ? 0 : (small ? 1U : 2U);
+  const bool sib = memory.indexed || base == 4;
+  db(mod << 6 | (reg & 7U) << 3 | (sib ? 4U : base));
+  if (sib) db((memory.indexed ? unsigned{kScratch} : 4U) << 3 | base);
+  if (mod == 1) db(static_cast<uint8_t>(memory.disp));
+  if (mod == 2) dd(static_cast<uint32_t>(memory.disp));
+  end(encoding);
+}
+
+void Assembler::encode_opcode_register(const Encoding& encoding, uint8_t reg) {
+  begin(encoding, 0, 0, reg);
+  db((encoding.opcode & 0xf8U) | (reg & 7U));
+  end(encoding);
+}
+
+void Assembler::encode_plain(const Encoding& encoding) {
+  begin(encoding, 0, 0, 0);
+  db(encoding.opcode);
+  end(encoding);
+}
+
+}  // namespace trapeze::soft

@@ -1,0 +1,114 @@
+// Assembler: Xbyak plus what translated code needs of its own: GS-relative state, instructions
+// re-encoded with other registers, and jumps that are filled in later.
+#pragma once
+
+#include <xbyak/xbyak.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "accel/soft/core/cpu.h"
+
+namespace trapeze::soft {
+
+// Offsets from the GS base, which is the address of the running Cpu.
+inline constexpr size_t kTranslatorOffset = offsetof(Cpu, translator);
+#define TRAPEZE_STATE(member) (offsetof(Cpu, translator) + offsetof(TranslatorState, member))
+
+// Host registers with a meaning of their own; guest registers are in registers.h.
+inline constexpr uint8_t kScratch = 1;   // RCX: JRCXZ tests it and leaves the flags alone
+inline constexpr uint8_t kAddress = 11;  // R11
+
+// A memory operand of host code: [base + index + disp].
+struct HostMemory {
+  uint8_t base = kAddress;
+  bool indexed = false;  // by kScratch
+  int32_t disp = 0;
+};
+
+// An instruction's bytes but for its registers and memory operand (SDM 2A chapter 2).
+struct Encoding {
+  uint8_t map = 0;  // 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A
+  uint8_t opcode = 0;
+  bool operand_size = false;  // 66
+  bool repne = false;         // F2
+  bool rep = false;           // F3
+  bool lock = false;
+  bool rex_w = false;
+  bool any_rex = false;  // SPL, BPL, SIL, DIL need one
+  bool no_rex = false;   // AH, DH, BH cannot have one: the caller has made sure
+  std::span<const uint8_t> immediate;
+};
+
+class Assembler : public Xbyak::CodeGenerator {
+ public:
+  explicit Assembler(std::span<std::byte> memory)
+      : CodeGenerator(memory.size(), reinterpret_cast<uint8_t*>(memory.data())) {}
+
+  // Starts over at `offset`; labels are forgotten.
+  void restart(size_t offset) {
+    reset();
+    setSize(offset);
+  }
+  uint32_t here() const { return static_cast<uint32_t>(getSize()); }
+
+  // --- GS-relative state; none touches the flags
+  Xbyak::Address at(size_t offset) const { return ptr[Xbyak::RegExp(offset)]; }
+  void load(const Xbyak::Reg& to, size_t offset) {
+    db(0x65);
+    mov(to, at(offset));
+  }
+  void store(size_t offset, const Xbyak::Reg& from) {
+    db(0x65);
+    mov(at(offset), from);
+  }
+  void store_imm32(size_t offset, uint32_t value) {
+    db(0x65);
+    mov(dword[Xbyak::RegExp(offset)], value);
+  }
+  void jump_state(size_t offset) {
+    db(0x65);
+    jmp(qword[Xbyak::RegExp(offset)]);
+  }
+  void pext_state(const Xbyak::Reg64& to, const Xbyak::Reg64& from, size_t mask_offset) {
+    db(0x65);
+    pext(to, from, at(mask_offset));
+  }
+
+  // --- jumps with a 32-bit displacement, filled in later; they give its position
+  uint32_t jump() {
+    db(0xe9);
+    return placeholder();
+  }
+  uint32_t jump_if(unsigned condition) {
+    db(0x0f);
+    db(0x80 | condition);
+    return placeholder();
+  }
+  void jump_to(uint32_t offset) { set_jump(jump(), offset); }
+  void set_jump(uint32_t at, uint32_t target) { put32(at, target - (at + 4)); }
+  void put32(uint32_t at, uint32_t value) { rewrite(at, value, 4); }
+  // Jumps over the next five-byte jump when RCX is 0.
+  void skip_jump_if_rcx_zero() {
+    db(0xe3);
+    db(5);
+  }
+
+  // --- re-encoded instructions
+  void encode_register(const Encoding& encoding, uint8_t reg, uint8_t rm);
+  void encode_memory(const Encoding& encoding, uint8_t reg, const HostMemory& memory);
+  // The register is in the opcode's low bits.
+  void encode_opcode_register(const Encoding& encoding, uint8_t reg);
+  void encode_plain(const Encoding& encoding);
+
+ private:
+  uint32_t placeholder() {
+    dd(0);
+    return here() - 4;
+  }
+  void begin(const Encoding& encoding, uint8_t r, uint8_t x, uint8_t b);
+  void end(const Encoding& encoding);
+};
+
+}  // namespace trapeze::soft

@@ -1,0 +1,155 @@
+#include "accel/soft/translator/block_translator.h"
+
+#include "accel/soft/cache/bind.h"
+#include "accel/soft/exec/dispatch.h"
+#include "accel/soft/translator/registers.h"
+
+namespace trapeze::soft {
+
+using Xbyak::Reg64;
+namespace regs = Xbyak::util;
+
+BlockTranslator::BlockTranslator(Translator& translator, Translation& translation, uint32_t index)
+    : translator_(translator), code_(translator.code_), translation_(translation), index_(index) {}
+
+bool BlockTranslator::decode(const Block& block, std::span<const uint8_t> bytes) {
+  items_.reserve(block.count);
+  for (unsigned i = 0; i < block.count; ++i) {
+    const Insn& insn = block.insns[i];
+    Item& item = items_.emplace_back();
+    item.insn = insn;
+    item.form = Form::Interpret;
+    if (insn.start + insn.length > bytes.size()) return false;
+    item.bytes = bytes.subspan(insn.start, insn.length);
+    Decoded decoded;
+    const DecodeStatus status =
+        translator_.decoder_.decode(block.code_size, item.bytes, insn.start, decoded);
+    if (status != DecodeStatus::Ok) continue;  // the interpreter raises what is due
+    if (decoded.insn.length != insn.length || decoded.insn.mnemonic != insn.mnemonic) return false;
+    item.zy = decoded.zy;
+    std::copy(std::begin(decoded.operands), std::end(decoded.operands), item.operands);
+    if (insn.run == exec::undefined_opcode() ||
+        decoded.zy.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+      continue;
+    item.form = form_of(decoded.zy);
+    open_ended_ = i + 1 == block.count && !ends_block(decoded);
+    if (uses_sse_state(decoded.zy)) translation_.uses_sse = true;
+  }
+  return true;
+}
+
+void BlockTranslator::emit() {
+  Item first{};
+  if (!items_.empty()) first = items_.front();
+  translation_.entry = code_.here();
+  code_.load(regs::ecx, TRAPEZE_STATE(tag));
+  code_.db(0x8d);  // lea ecx, [rcx + disp32]
+  code_.db(0x89);
+  code_.dd(0);
+  translation_.tag_at = code_.here() - 4;
+  code_.skip_jump_if_rcx_zero();
+  cold(code_.jump(), new_site(first, SiteKind::Entry));
+  translation_.body = code_.here();
+  if (translation_.uses_sse) {
+    code_.load(regs::ecx, TRAPEZE_STATE(sse_absent));
+    code_.skip_jump_if_rcx_zero();
+    const uint32_t site = new_site(first, SiteKind::Sse);
+    cold(code_.jump(), site);
+    translator_.sites_[site].next = code_.here();
+  }
+  plan_groups();
+  for (unsigned i = 0; i < items_.size(); ++i) {
+    next_item_is_here();
+    emit_item(items_[i]);
+    if (places_[i].group != kNone && groups_[places_[i].group].last == i) {
+      groups_[places_[i].group].after = code_.here();
+    }
+  }
+  if (open_ended_) {
+    next_item_is_here();
+    emit_exit(next_rip_of(items_.back()));
+  }
+  waiting_for_next_.clear();
+  emit_ungrouped();
+  emit_cold();
+}
+
+void BlockTranslator::next_item_is_here() {
+  for (const uint32_t site : waiting_for_next_) translator_.sites_[site].next = code_.here();
+  waiting_for_next_.clear();
+}
+
+void BlockTranslator::emit_item(const Item& item) {
+  bool done = false;
+  switch (item.form) {
+    case Form::Interpret:
+      break;
+    case Form::Plain:
+      done = emit_plain(item);
+      break;
+    case Form::Nothing:
+      done = true;
+      break;
+    case Form::Lea:
+      emit_lea(item);
+      done = true;
+      break;
+    case Form::Push:
+      done = emit_push(item);
+      break;
+    case Form::Pop:
+      done = emit_pop(item);
+      break;
+    case Form::Leave:
+      done = emit_leave(item);
+      break;
+    case Form::Jump:
+      done = emit_jump(item);
+      break;
+    case Form::JumpIf:
+      emit_jump_if(item);
+      done = true;
+      break;
+    case Form::Call:
+      done = emit_call(item);
+      break;
+    case Form::Return:
+      done = emit_return(item);
+      break;
+  }
+  if (!done) emit_interpret(item);
+}
+
+void BlockTranslator::emit_interpret(const Item& item) {
+  cold(code_.jump(), new_site(item, SiteKind::Interpret));
+}
+
+uint32_t BlockTranslator::new_site(const Item& item, SiteKind kind) {
+  const auto number = static_cast<uint32_t>(translator_.sites_.size());
+  Site& site = translator_.sites_.emplace_back();
+  site.kind = kind;
+  site.translation = index_;
+  site.linear = translation_.linear;
+  site.uses_sse = translation_.uses_sse;
+  site.insn = item.insn;
+  if (kind == SiteKind::Interpret || kind == SiteKind::Memory) waiting_for_next_.push_back(number);
+  return number;
+}
+
+void BlockTranslator::emit_cold() {
+  for (const ColdSite& item : cold_sites_) {
+    code_.set_jump(item.jump, code_.here());
+    code_.store_imm32(TRAPEZE_STATE(site), item.site);
+    code_.jump_to(translator_.stubs_.slow);
+  }
+  for (const ColdExit& item : cold_exits_) {
+    code_.set_jump(item.jump, code_.here());
+    Exit& exit = translator_.exits_[item.exit];
+    exit.jump = item.jump;
+    exit.unlinked = code_.here();
+    code_.store_imm32(TRAPEZE_STATE(site), item.exit);
+    code_.jump_to(translator_.stubs_.exit);
+  }
+}
+
+}  // namespace trapeze::soft

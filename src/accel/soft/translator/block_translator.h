@@ -1,0 +1,165 @@
+// BlockTranslator: emits one block. Lives only while it does so.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "accel/soft/translator/forms.h"
+#include "accel/soft/translator/translator.h"
+
+namespace trapeze::soft {
+
+class BlockTranslator {
+ public:
+  // `index` of `translation` in the translator; the fields that say what it is a translation of are
+  // set.
+  BlockTranslator(Translator& translator, Translation& translation, uint32_t index);
+
+  // `bytes`: the block's. False when they no longer are what `block` was decoded from.
+  bool decode(const Block& block, std::span<const uint8_t> bytes);
+  // Emits the code at the assembler's position.
+  void emit();
+
+ private:
+  static constexpr unsigned kMaxInsns = 32;
+
+  struct Item {
+    Insn insn;
+    ZydisDecodedInstruction zy;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    Form form;
+    std::span<const uint8_t> bytes;
+  };
+  // Accesses through one base register share a probe: it covers all of them, and R11 keeps the
+  // host address. Where that fails (two pages, say), other code does them one by one.
+  struct Group {
+    unsigned first = 0, last = 0;  // items
+    uint8_t base = 0;              // guest register
+    int32_t low = 0, high = 0;     // bytes [base + low, base + high), base as before the first item
+    bool write = false;
+    uint32_t site = kNone;
+    uint32_t after = kNone;  // where the last item's code ends
+  };
+  // What planning knows of an item's place in a group.
+  struct Place {
+    uint32_t group = kNone;
+    int32_t disp = 0;  // of its access, from the base at the group's start; no access: unused
+    bool access = false;
+  };
+  struct Reach {
+    uint8_t base = 0;
+    int32_t disp = 0;
+    unsigned size = 0;
+    bool write = false;
+  };
+  // A jump out of the hot path, to code that is emitted behind the block.
+  struct ColdSite {
+    uint32_t jump;
+    uint32_t site;
+  };
+  struct ColdExit {
+    uint32_t jump;
+    uint32_t exit;
+  };
+  // One general-register operand of a plain instruction.
+  struct RegisterUse {
+    bool used = false;
+    bool is_xmm = false;
+    bool high_byte = false;
+    bool read = false, written = false;
+    uint8_t guest = 0;
+    uint8_t host = 0;  // where the instruction has it: its home or a scratch register
+  };
+  // What a plain instruction's operands are, once they are seen to be of a kind that can be
+  // re-encoded.
+  struct PlainOperands {
+    RegisterUse reg, rm, opcode;
+    const ZydisDecodedOperand* memory = nullptr;
+    bool shift_by_cl = false;
+    bool any_rex = false;
+    bool high_byte = false;
+  };
+
+  // groups (groups.cpp)
+  void plan_groups();
+  static bool must_be_aligned(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand& memory);
+  static bool has_memory(const Item& item);
+  // False for plain instructions that only the interpreter does in some of their forms.
+  static bool is_encodable(const Item& item);
+  bool reach_of(const Item& item, Reach& reach) const;
+  bool can_be_inside(const Item& item) const;
+  bool follow_base(const Item& item, uint8_t base, int32_t& moved) const;
+  unsigned extend_group(unsigned first, Group& group, std::vector<Place>& places) const;
+  HostMemory group_access(const Item& item);
+  const Place* place_of(const Item& item) const;
+  uint32_t group_of(const Item& item) const;
+  void emit_ungrouped();
+  void next_item_is_here();
+
+  // items
+  void emit_item(const Item& item);
+  void emit_interpret(const Item& item);
+  bool emit_plain(const Item& item);
+  void emit_lea(const Item& item);
+  bool is_direct_lea(const Item& item) const;
+  bool emit_push(const Item& item);
+  bool emit_pop(const Item& item);
+  bool emit_leave(const Item& item);
+  bool emit_jump(const Item& item);
+  void emit_jump_if(const Item& item);
+  bool emit_call(const Item& item);
+  bool emit_return(const Item& item);
+
+  // parts (operands.cpp)
+  bool gather(const Item& item, PlainOperands& out) const;
+  bool gather_register(const Item& item, const ZydisDecodedOperand& operand,
+                       PlainOperands& out) const;
+  // `address_free`: R11 may be taken.
+  static bool assign_scratch(PlainOperands& operands, bool address_free);
+  void load_scratch(const RegisterUse& use);
+  void store_scratch(const RegisterUse& use);
+  void emit_linear(const Item& item, const ZydisDecodedOperand& memory, bool with_segment);
+  bool constant_linear(const Item& item, const ZydisDecodedOperand& memory, uint64_t& linear) const;
+  HostMemory probe(Site site, uint32_t start, bool aligned);
+  HostMemory probe_operand(const Item& item, const ZydisDecodedOperand& memory, bool aligned);
+  HostMemory probe_stack(const Item& item, uint8_t base, int32_t offset, bool write);
+  HostMemory combine(HostMemory memory);
+  void address_in_scratch(const HostMemory& memory);
+  static Xbyak::RegExp host(const HostMemory& memory) {
+    const Xbyak::RegExp sum = Xbyak::Reg64(memory.base) + memory.disp;
+    return memory.indexed ? sum + Xbyak::Reg64(kScratch) : sum;
+  }
+
+  // parts (branches.cpp)
+  bool target_of(const Item& item, uint64_t& target) const;
+  void emit_exit(uint64_t target);
+  void check_attention(const Item& item);
+  bool load_target(const Item& item);
+  void look_up_target(const Item& item);
+  void push_constant(const Item& item, uint64_t value);
+
+  uint32_t new_site(const Item& item, SiteKind kind);
+  void cold(uint32_t jump, uint32_t site) { cold_sites_.push_back({jump, site}); }
+  void emit_cold();
+  uint64_t rip_of(const Item& item) const { return translation_.linear + item.insn.start; }
+  uint64_t next_rip_of(const Item& item) const { return rip_of(item) + item.insn.length; }
+  size_t table_offset(size_t member) const {
+    return TRAPEZE_STATE(tlb) + static_cast<size_t>(translation_.table) * sizeof(FastTlb) + member;
+  }
+
+  Translator& translator_;
+  Assembler& code_;
+  Translation& translation_;
+  const uint32_t index_;
+  unsigned count_ = 0;
+  bool open_ended_ = false;  // the block was cut: it goes on behind its last instruction
+  std::vector<Item> items_;
+  std::vector<Group> groups_;
+  std::vector<Place> places_;  // of each item
+  bool use_groups_ = true;
+  std::vector<ColdSite> cold_sites_;
+  std::vector<ColdExit> cold_exits_;
+  std::vector<uint32_t> waiting_for_next_;  // sites whose `next` is the next item's code
+};
+
+}  // namespace trapeze::soft

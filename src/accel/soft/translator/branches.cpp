@@ -1,0 +1,145 @@
+// Control transfers. A loop of translated blocks always passes a look at Cpu::attention: before
+// direct branches backwards, and before indirect ones.
+#include "accel/soft/translator/block_translator.h"
+#include "accel/soft/translator/registers.h"
+
+namespace trapeze::soft {
+
+using Xbyak::Reg64;
+namespace regs = Xbyak::util;
+
+namespace {
+
+size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
+
+bool is_canonical48(uint64_t linear) {
+  return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
+}
+
+}  // namespace
+
+bool BlockTranslator::target_of(const Item& item, uint64_t& target) const {
+  if (item.operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
+  target = translation_.linear + static_cast<uint64_t>(item.insn.imm64);
+  return is_canonical48(target);
+}
+
+void BlockTranslator::check_attention(const Item& item) {
+  code_.load(regs::ecx, offsetof(Cpu, attention));
+  code_.skip_jump_if_rcx_zero();
+  cold(code_.jump(), new_site(item, SiteKind::Attention));
+}
+
+void BlockTranslator::emit_exit(uint64_t target) {
+  const auto number = static_cast<uint32_t>(translator_.exits_.size());
+  Exit& exit = translator_.exits_.emplace_back();
+  exit.target = target;
+  exit.from = index_;
+  cold_exits_.push_back({code_.jump(), number});
+}
+
+void BlockTranslator::emit_jump_if(const Item& item) {
+  uint64_t target = 0;
+  if (!target_of(item, target)) {
+    emit_interpret(item);
+    return;
+  }
+  if (target <= rip_of(item)) check_attention(item);
+  const auto number = static_cast<uint32_t>(translator_.exits_.size());
+  Exit& exit = translator_.exits_.emplace_back();
+  exit.target = target;
+  exit.from = index_;
+  cold_exits_.push_back({code_.jump_if(item.zy.opcode & 15U), number});
+  emit_exit(next_rip_of(item));
+}
+
+bool BlockTranslator::emit_jump(const Item& item) {
+  uint64_t target = 0;
+  if (target_of(item, target)) {
+    if (target <= rip_of(item)) check_attention(item);
+    emit_exit(target);
+    return true;
+  }
+  if (item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
+  if (!load_target(item)) return false;
+  look_up_target(item);
+  code_.pext_state(Reg64(kScratch), Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  code_.db(0x65);
+  code_.jmp(code_.qword[Reg64(kScratch) * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, code))]);
+  return true;
+}
+
+// R11 = the target of an indirect jump or call. False: left to the interpreter, nothing emitted.
+bool BlockTranslator::load_target(const Item& item) {
+  if (item.zy.operand_width != 64 || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) {
+    return false;
+  }
+  const ZydisDecodedOperand& operand = item.operands[0];
+  if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) {
+    check_attention(item);
+    const uint8_t guest = item.insn.dst / 8;
+    if (kHostRegister[guest] == kInMemory) {
+      code_.load(Reg64(kAddress), gpr_offset(guest));
+    } else {
+      code_.mov(Reg64(kAddress), Reg64(kHostRegister[guest]));
+    }
+    return true;
+  }
+  if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) return false;
+  check_attention(item);
+  const HostMemory memory = probe_operand(item, operand, false);
+  code_.mov(Reg64(kAddress), code_.qword[host(memory)]);
+  return true;
+}
+
+// Goes on when R11 is in the jump table, else to the interpreter, which has all to do still.
+void BlockTranslator::look_up_target(const Item& item) {
+  const Reg64 address(kAddress), scratch(kScratch);
+  code_.pext_state(scratch, address, TRAPEZE_STATE(jump_mask));
+  code_.db(0x65);
+  code_.mov(scratch,
+            code_.ptr[scratch * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, minus_linear))]);
+  code_.lea(scratch, code_.ptr[address + scratch]);
+  code_.skip_jump_if_rcx_zero();
+  emit_interpret(item);
+}
+
+bool BlockTranslator::emit_call(const Item& item) {
+  uint64_t target = 0;
+  if (target_of(item, target)) {
+    if (target <= rip_of(item)) check_attention(item);
+    push_constant(item, next_rip_of(item));
+    emit_exit(target);
+    return true;
+  }
+  if (item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
+  if (!load_target(item)) return false;
+  look_up_target(item);
+  code_.pext_state(Reg64(kScratch), Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  code_.db(0x65);
+  code_.mov(Reg64(kScratch),
+            code_.qword[Reg64(kScratch) * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, code))]);
+  code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
+  push_constant(item, next_rip_of(item));
+  code_.jump_state(TRAPEZE_STATE(spare));
+  return true;
+}
+
+bool BlockTranslator::emit_return(const Item& item) {
+  if (item.zy.operand_width != 64 || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) {
+    return false;
+  }
+  check_attention(item);
+  const HostMemory memory = probe_stack(item, 4, 0, false);
+  code_.mov(Reg64(kAddress), code_.qword[host(memory)]);
+  look_up_target(item);
+  const bool has_count = item.zy.operand_count_visible != 0;
+  const int bytes = 8 + (has_count ? static_cast<int>(item.operands[0].imm.value.u & 0xffff) : 0);
+  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + bytes]);
+  code_.pext_state(Reg64(kScratch), Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  code_.db(0x65);
+  code_.jmp(code_.qword[Reg64(kScratch) * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, code))]);
+  return true;
+}
+
+}  // namespace trapeze::soft

@@ -1,0 +1,199 @@
+#include "accel/soft/translator/forms.h"
+
+#include <array>
+
+namespace trapeze::soft {
+namespace {
+
+struct Entry {
+  ZydisMnemonic mnemonic;
+  Form form;
+};
+
+#define PLAIN(name) \
+  { ZYDIS_MNEMONIC_##name, Form::Plain }
+#define NOTHING(name) \
+  { ZYDIS_MNEMONIC_##name, Form::Nothing }
+#define JUMP_IF(name) \
+  { ZYDIS_MNEMONIC_##name, Form::JumpIf }
+
+constexpr Entry kEntries[] = {
+    PLAIN(ADD),
+    PLAIN(ADC),
+    PLAIN(SUB),
+    PLAIN(SBB),
+    PLAIN(CMP),
+    PLAIN(AND),
+    PLAIN(OR),
+    PLAIN(XOR),
+    PLAIN(TEST),
+    PLAIN(NOT),
+    PLAIN(NEG),
+    PLAIN(INC),
+    PLAIN(DEC),
+    PLAIN(MOV),
+    PLAIN(MOVZX),
+    PLAIN(MOVSX),
+    PLAIN(MOVSXD),
+    PLAIN(SHL),
+    PLAIN(SHR),
+    PLAIN(SAR),
+    PLAIN(ROL),
+    PLAIN(ROR),
+    PLAIN(RCL),
+    PLAIN(RCR),
+    PLAIN(SHLD),
+    PLAIN(SHRD),
+    PLAIN(IMUL),
+    PLAIN(MUL),
+    PLAIN(BT),
+    PLAIN(BTS),
+    PLAIN(BTR),
+    PLAIN(BTC),
+    PLAIN(BSF),
+    PLAIN(BSR),
+    PLAIN(POPCNT),
+    PLAIN(TZCNT),
+    PLAIN(LZCNT),
+    PLAIN(XCHG),
+    PLAIN(XADD),
+    PLAIN(CMPXCHG),
+    PLAIN(BSWAP),
+    PLAIN(CBW),
+    PLAIN(CWDE),
+    PLAIN(CDQE),
+    PLAIN(CWD),
+    PLAIN(CDQ),
+    PLAIN(CQO),
+    PLAIN(MOVBE),
+    PLAIN(CRC32),
+    PLAIN(LAHF),
+    PLAIN(SAHF),
+    PLAIN(CLC),
+    PLAIN(STC),
+    PLAIN(CMC),
+    PLAIN(MOVNTI),
+    PLAIN(LFENCE),
+    PLAIN(MFENCE),
+    PLAIN(SFENCE),
+    PLAIN(PAUSE),
+    PLAIN(CMOVO),
+    PLAIN(CMOVNO),
+    PLAIN(CMOVB),
+    PLAIN(CMOVNB),
+    PLAIN(CMOVZ),
+    PLAIN(CMOVNZ),
+    PLAIN(CMOVBE),
+    PLAIN(CMOVNBE),
+    PLAIN(CMOVS),
+    PLAIN(CMOVNS),
+    PLAIN(CMOVP),
+    PLAIN(CMOVNP),
+    PLAIN(CMOVL),
+    PLAIN(CMOVNL),
+    PLAIN(CMOVLE),
+    PLAIN(CMOVNLE),
+    PLAIN(SETO),
+    PLAIN(SETNO),
+    PLAIN(SETB),
+    PLAIN(SETNB),
+    PLAIN(SETZ),
+    PLAIN(SETNZ),
+    PLAIN(SETBE),
+    PLAIN(SETNBE),
+    PLAIN(SETS),
+    PLAIN(SETNS),
+    PLAIN(SETP),
+    PLAIN(SETNP),
+    PLAIN(SETL),
+    PLAIN(SETNL),
+    PLAIN(SETLE),
+    PLAIN(SETNLE),
+    JUMP_IF(JO),
+    JUMP_IF(JNO),
+    JUMP_IF(JB),
+    JUMP_IF(JNB),
+    JUMP_IF(JZ),
+    JUMP_IF(JNZ),
+    JUMP_IF(JBE),
+    JUMP_IF(JNBE),
+    JUMP_IF(JS),
+    JUMP_IF(JNS),
+    JUMP_IF(JP),
+    JUMP_IF(JNP),
+    JUMP_IF(JL),
+    JUMP_IF(JNL),
+    JUMP_IF(JLE),
+    JUMP_IF(JNLE),
+    NOTHING(NOP),
+    NOTHING(PREFETCH),
+    NOTHING(PREFETCHNTA),
+    NOTHING(PREFETCHT0),
+    NOTHING(PREFETCHT1),
+    NOTHING(PREFETCHT2),
+    NOTHING(PREFETCHW),
+    {ZYDIS_MNEMONIC_LEA, Form::Lea},
+    {ZYDIS_MNEMONIC_PUSH, Form::Push},
+    {ZYDIS_MNEMONIC_POP, Form::Pop},
+    {ZYDIS_MNEMONIC_LEAVE, Form::Leave},
+    {ZYDIS_MNEMONIC_JMP, Form::Jump},
+    {ZYDIS_MNEMONIC_CALL, Form::Call},
+    {ZYDIS_MNEMONIC_RET, Form::Return},
+};
+
+constexpr auto make_table() {
+  std::array<Form, ZYDIS_MNEMONIC_MAX_VALUE + 1> table{};
+  for (const Entry& entry : kEntries) table[entry.mnemonic] = entry.form;
+  return table;
+}
+constexpr auto kForms = make_table();
+
+bool is_sse(ZydisISASet set) {
+  constexpr ZydisISASet kSets[] = {
+      ZYDIS_ISA_SET_SSE,  ZYDIS_ISA_SET_SSE2,  ZYDIS_ISA_SET_SSE3, ZYDIS_ISA_SET_SSSE3,
+      ZYDIS_ISA_SET_SSE4, ZYDIS_ISA_SET_SSE42, ZYDIS_ISA_SET_AES,  ZYDIS_ISA_SET_PCLMULQDQ,
+  };
+  for (const ZydisISASet wanted : kSets) {
+    if (set == wanted) return true;
+  }
+  return false;
+}
+
+// Those that touch more than XMM and general registers and an explicit operand.
+bool is_special_sse(ZydisMnemonic mnemonic) {
+  constexpr ZydisMnemonic kSpecial[] = {
+      ZYDIS_MNEMONIC_LDMXCSR,    ZYDIS_MNEMONIC_STMXCSR,   ZYDIS_MNEMONIC_FXSAVE,
+      ZYDIS_MNEMONIC_FXSAVE64,   ZYDIS_MNEMONIC_FXRSTOR,   ZYDIS_MNEMONIC_FXRSTOR64,
+      ZYDIS_MNEMONIC_MASKMOVDQU, ZYDIS_MNEMONIC_PCMPESTRI, ZYDIS_MNEMONIC_PCMPESTRM,
+      ZYDIS_MNEMONIC_PCMPISTRI,  ZYDIS_MNEMONIC_PCMPISTRM, ZYDIS_MNEMONIC_MONITOR,
+      ZYDIS_MNEMONIC_MWAIT,      ZYDIS_MNEMONIC_CLFLUSH,   ZYDIS_MNEMONIC_FISTTP,
+  };
+  for (const ZydisMnemonic special : kSpecial) {
+    if (mnemonic == special) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool uses_sse_state(const ZydisDecodedInstruction& zy) {
+  return kForms[static_cast<size_t>(zy.mnemonic)] == Form::Interpret && is_sse(zy.meta.isa_set) &&
+         !is_special_sse(zy.mnemonic);
+}
+
+Form form_of(const ZydisDecodedInstruction& zy) {
+  const Form form = kForms[static_cast<size_t>(zy.mnemonic)];
+  if (form != Form::Interpret) return form;
+  return uses_sse_state(zy) ? Form::Plain : Form::Interpret;
+}
+
+bool may_be_unaligned(ZydisMnemonic mnemonic) {
+  constexpr ZydisMnemonic kUnaligned[] = {ZYDIS_MNEMONIC_MOVUPS, ZYDIS_MNEMONIC_MOVUPD,
+                                          ZYDIS_MNEMONIC_MOVDQU, ZYDIS_MNEMONIC_LDDQU};
+  for (const ZydisMnemonic unaligned : kUnaligned) {
+    if (mnemonic == unaligned) return true;
+  }
+  return false;
+}
+
+}  // namespace trapeze::soft

@@ -1,0 +1,243 @@
+// Groups: accesses through one base register that share a TLB probe.
+#include <algorithm>
+
+#include "accel/soft/translator/block_translator.h"
+#include "accel/soft/translator/registers.h"
+
+namespace trapeze::soft {
+
+using Xbyak::Reg64;
+
+namespace {
+
+constexpr uint8_t kRspNumber = 4;
+// Wider groups cross pages more often, and then each instruction needs its own probe.
+constexpr int32_t kMaxGroupBytes = 256;
+constexpr int32_t kMaxDisp = 1 << 20;
+
+bool is_base_register(ZydisRegister reg) {
+  return reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15;
+}
+
+bool is_adjustment(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
+  return (zy.mnemonic == ZYDIS_MNEMONIC_ADD || zy.mnemonic == ZYDIS_MNEMONIC_SUB) &&
+         operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+         operands[0].reg.value == ZYDIS_REGISTER_RSP &&
+         operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
+}  // namespace
+
+// The access of an item, when it is one that a group can hold.
+bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
+  const ZydisDecodedInstruction& zy = item.zy;
+  switch (item.form) {
+    case Form::Push:
+    case Form::Pop: {
+      if (zy.operand_width != 64 || item.operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+        return false;
+      if (item.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+          ZydisRegisterGetClass(item.operands[0].reg.value) != ZYDIS_REGCLASS_GPR64) {
+        return false;
+      }
+      const bool push = item.form == Form::Push;
+      if (!push && item.insn.dst / 8 == kRspNumber) return false;
+      reach = {kRspNumber, push ? -8 : 0, 8, push};
+      return true;
+    }
+    case Form::Return:
+      reach = {kRspNumber, 0, 8, false};
+      return zy.operand_width == 64 && zy.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+    case Form::Call:
+      reach = {kRspNumber, -8, 8, true};
+      return item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case Form::Plain:
+      break;
+    case Form::Interpret:
+    case Form::Nothing:
+    case Form::Lea:
+    case Form::Leave:
+    case Form::Jump:
+    case Form::JumpIf:
+      return false;
+  }
+  const ZydisDecodedOperand* memory = nullptr;
+  for (unsigned i = 0; i < zy.operand_count_visible; ++i) {
+    if (item.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY) memory = &item.operands[i];
+  }
+  if (memory == nullptr || !can_be_inside(item)) return false;
+  const auto& mem = memory->mem;
+  if (!is_base_register(mem.base) || mem.index != ZYDIS_REGISTER_NONE) return false;
+  if (mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS) return false;
+  if (zy.address_width != 64 || must_be_aligned(zy, *memory)) return false;
+  const int64_t disp = mem.disp.has_displacement ? mem.disp.value : 0;
+  if (disp < -kMaxDisp || disp > kMaxDisp || memory->size == 0) return false;
+  reach.base = gpr_slot(mem.base) / 8;
+  reach.disp = static_cast<int32_t>(disp);
+  reach.size = memory->size / 8U;
+  reach.write = (memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  return true;
+}
+
+// True when the item's code leaves R11 alone (its own access through the group aside).
+bool BlockTranslator::can_be_inside(const Item& item) const {
+  switch (item.form) {
+    case Form::Nothing:
+      return true;
+    case Form::Lea:
+      return is_direct_lea(item);
+    case Form::Plain: {
+      PlainOperands operands;
+      return is_encodable(item) && gather(item, operands) && assign_scratch(operands, false);
+    }
+    case Form::Interpret:
+    case Form::Push:
+    case Form::Pop:
+    case Form::Leave:
+    case Form::Jump:
+    case Form::JumpIf:
+    case Form::Call:
+    case Form::Return:
+      break;
+  }
+  return false;
+}
+
+// What the item does to the group's base: false when it changes in an unknown way.
+bool BlockTranslator::follow_base(const Item& item, uint8_t base, int32_t& moved) const {
+  if (item.form == Form::Push || item.form == Form::Pop) {
+    if (item.form == Form::Pop && item.insn.dst / 8 == base) return false;
+    if (base == kRspNumber) moved += item.form == Form::Push ? -8 : 8;
+    return true;
+  }
+  if (base == kRspNumber && item.form == Form::Plain && is_adjustment(item.zy, item.operands)) {
+    const int64_t by = item.operands[1].imm.value.s;
+    if (by < -kMaxDisp || by > kMaxDisp) return false;
+    moved += static_cast<int32_t>(item.zy.mnemonic == ZYDIS_MNEMONIC_ADD ? by : -by);
+    return moved > -kMaxDisp && moved < kMaxDisp;
+  }
+  for (unsigned i = 0; i < item.zy.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = item.operands[i];
+    if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    if ((operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) == 0) continue;
+    const ZydisRegister name = operand.reg.value;
+    if (name < ZYDIS_REGISTER_AL || name > ZYDIS_REGISTER_R15) continue;
+    if (gpr_slot(name) / 8 == base) return false;
+  }
+  return true;
+}
+
+// Adds items to a group that begins with `first`. Returns how many accesses it has.
+unsigned BlockTranslator::extend_group(unsigned first, Group& group,
+                                       std::vector<Place>& places) const {
+  unsigned accesses = 0;
+  int32_t moved = 0;
+  for (unsigned i = first; i < items_.size(); ++i) {
+    const Item& item = items_[i];
+    Place place;
+    Reach reach;
+    if (reach_of(item, reach)) {
+      if (reach.base != group.base) break;
+      const int32_t disp = reach.disp + moved;
+      const int32_t low = accesses == 0 ? disp : std::min(group.low, disp);
+      const int32_t end = disp + static_cast<int32_t>(reach.size);
+      const int32_t high = accesses == 0 ? end : std::max(group.high, end);
+      if (high - low > kMaxGroupBytes) break;
+      group.low = low;
+      group.high = high;
+      group.write |= reach.write;
+      group.last = i;
+      place.access = true;
+      place.disp = disp;
+      ++accesses;
+    } else if (item.form == Form::Plain && has_memory(item)) {
+      break;
+    } else if (!can_be_inside(item)) {
+      break;
+    }
+    places.push_back(place);
+    if (item.form == Form::Call || item.form == Form::Return) break;
+    if (!follow_base(item, group.base, moved)) break;
+  }
+  return accesses;
+}
+
+void BlockTranslator::plan_groups() {
+  places_.assign(items_.size(), Place{});
+  for (unsigned i = 0; i < items_.size();) {
+    Reach reach;
+    if (!reach_of(items_[i], reach)) {
+      ++i;
+      continue;
+    }
+    Group group;
+    group.first = i;
+    group.base = reach.base;
+    std::vector<Place> places;
+    if (extend_group(i, group, places) < 2) {
+      ++i;
+      continue;
+    }
+    const auto number = static_cast<uint32_t>(groups_.size());
+    groups_.push_back(group);
+    for (unsigned k = i; k <= group.last; ++k) {
+      places_[k] = places[k - i];
+      places_[k].group = number;
+    }
+    i = group.last + 1;
+  }
+}
+
+uint32_t BlockTranslator::group_of(const Item& item) const {
+  return places_[static_cast<size_t>(&item - items_.data())].group;
+}
+
+const BlockTranslator::Place* BlockTranslator::place_of(const Item& item) const {
+  if (!use_groups_) return nullptr;
+  const Place& place = places_[static_cast<size_t>(&item - items_.data())];
+  return place.group != kNone && place.access ? &place : nullptr;
+}
+
+// The item's access through its group; the first one makes the probe.
+HostMemory BlockTranslator::group_access(const Item& item) {
+  const Place& place = *place_of(item);
+  Group& group = groups_[place.group];
+  if (group.site == kNone) {
+    const uint32_t start = code_.here();
+    Site site;
+    site.insn = item.insn;
+    site.group = true;
+    site.size = static_cast<uint16_t>(group.high - group.low);
+    site.write = group.write;
+    site.base = group.base;
+    site.offset = group.low;
+    const uint8_t home = kHostRegister[group.base];
+    if (home == kInMemory) {
+      code_.load(Reg64(kAddress), offsetof(Cpu, gpr) + size_t{group.base} * 8);
+      code_.lea(Reg64(kAddress), code_.ptr[Reg64(kAddress) + group.low]);
+    } else {
+      code_.lea(Reg64(kAddress), code_.ptr[Reg64(home) + group.low]);
+    }
+    group.site = static_cast<uint32_t>(translator_.sites_.size());
+    const HostMemory memory = probe(site, start, false);
+    combine(memory);
+    waiting_for_next_.pop_back();  // `next` is the code for one by one
+  }
+  return {kAddress, false, place.disp - group.low};
+}
+
+// The items of each group one by one, for when its probe fails.
+void BlockTranslator::emit_ungrouped() {
+  use_groups_ = false;
+  for (const Group& group : groups_) {
+    translator_.sites_[group.site].next = code_.here();
+    for (unsigned i = group.first; i <= group.last; ++i) {
+      next_item_is_here();
+      emit_item(items_[i]);
+    }
+    next_item_is_here();
+    code_.jump_to(group.after);
+  }
+}
+
+}  // namespace trapeze::soft

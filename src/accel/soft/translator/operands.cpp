@@ -1,0 +1,270 @@
+// Operands: which registers hold them, and the inline TLB probe.
+#include "accel/soft/translator/block_translator.h"
+#include "accel/soft/translator/registers.h"
+
+namespace trapeze::soft {
+
+using Xbyak::Reg32;
+using Xbyak::Reg64;
+namespace regs = Xbyak::util;
+
+namespace {
+
+size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
+
+bool is_gpr(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_R15; }
+uint8_t guest_number(ZydisRegister reg) { return gpr_slot(reg) / 8; }
+bool is_high_byte(ZydisRegister reg) {
+  return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
+
+}  // namespace
+
+bool BlockTranslator::gather_register(const Item& item, const ZydisDecodedOperand& operand,
+                                      PlainOperands& out) const {
+  const ZydisRegister name = operand.reg.value;
+  RegisterUse* use = nullptr;
+  switch (static_cast<int>(operand.encoding)) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+      use = &out.reg;
+      break;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+      use = &out.rm;
+      break;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+      use = &out.opcode;
+      break;
+    default:
+      break;
+  }
+  const ZydisRegisterClass kind = ZydisRegisterGetClass(name);
+  if (kind == ZYDIS_REGCLASS_FLAGS || name == ZYDIS_REGISTER_MXCSR) return true;
+  if (kind == ZYDIS_REGCLASS_XMM) {
+    if (use == nullptr) return true;  // XMM0, where it is
+    use->used = use->is_xmm = true;
+    use->host = static_cast<uint8_t>(ZydisRegisterGetId(name));
+    return true;
+  }
+  if (!is_gpr(name)) return false;
+  const uint8_t guest = guest_number(name);
+  if (use == nullptr) {
+    // Implicit: only where the host has it in the same register; CL is fetched.
+    if (guest == 0 || guest == 2) return true;
+    out.shift_by_cl = name == ZYDIS_REGISTER_CL && item.zy.meta.category != ZYDIS_CATEGORY_STRINGOP;
+    return out.shift_by_cl;
+  }
+  use->used = true;
+  use->guest = guest;
+  use->host = kHostRegister[guest];
+  use->high_byte = is_high_byte(name);
+  use->read = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
+  use->written = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  out.high_byte |= use->high_byte;
+  out.any_rex |= name >= ZYDIS_REGISTER_SPL && name <= ZYDIS_REGISTER_DIL;
+  return true;
+}
+
+bool BlockTranslator::gather(const Item& item, PlainOperands& out) const {
+  for (unsigned i = 0; i < item.zy.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = item.operands[i];
+    switch (operand.type) {
+      case ZYDIS_OPERAND_TYPE_REGISTER:
+        if (!gather_register(item, operand, out)) return false;
+        break;
+      case ZYDIS_OPERAND_TYPE_MEMORY:
+        if (operand.mem.type != ZYDIS_MEMOP_TYPE_MEM || out.memory != nullptr) return false;
+        if (operand.visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT) return false;
+        out.memory = &operand;
+        break;
+      case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+        break;
+      case ZYDIS_OPERAND_TYPE_UNUSED:
+      case ZYDIS_OPERAND_TYPE_POINTER:
+      default:
+        return false;
+    }
+  }
+  return true;
+}
+
+// Gives scratch registers to operands that live in memory, and to guest RCX where the instruction
+// has no room for a REX prefix. False: there are not enough.
+bool BlockTranslator::assign_scratch(PlainOperands& operands, bool address_free) {
+  uint8_t free[2];
+  unsigned count = 0;
+  if (!operands.shift_by_cl) free[count++] = kScratch;
+  if (address_free && operands.memory == nullptr && !operands.high_byte) free[count++] = kAddress;
+  if (operands.high_byte && operands.memory != nullptr) count = 0;
+  RegisterUse* uses[] = {&operands.reg, &operands.rm, &operands.opcode};
+  for (RegisterUse* use : uses) {
+    if (!use->used || use->is_xmm) continue;
+    if (use->high_byte) {
+      if (use->guest == 1) return false;  // CH
+      use->host = static_cast<uint8_t>(use->guest + 4);
+      continue;
+    }
+    const bool needs = use->host == kInMemory || (operands.high_byte && use->host >= 8);
+    if (!needs) continue;
+    bool shared = false;
+    for (const RegisterUse* other : uses) {
+      if (other == use) break;
+      if (other->used && !other->is_xmm && other->guest == use->guest && !other->high_byte) {
+        use->host = other->host;
+        shared = true;
+      }
+    }
+    if (shared) continue;
+    if (count == 0) return false;
+    use->host = free[0];
+    free[0] = free[1];
+    --count;
+  }
+  return true;
+}
+
+void BlockTranslator::load_scratch(const RegisterUse& use) {
+  if (!use.used || use.is_xmm || use.high_byte || use.host == kHostRegister[use.guest]) return;
+  if (kHostRegister[use.guest] == kInMemory) {
+    code_.load(Reg64(use.host), gpr_offset(use.guest));
+  } else {
+    code_.mov(Reg64(use.host), Reg64(kHostRegister[use.guest]));
+  }
+}
+
+void BlockTranslator::store_scratch(const RegisterUse& use) {
+  if (!use.used || use.is_xmm || use.high_byte || use.host == kHostRegister[use.guest]) return;
+  if (!use.written) return;
+  if (kHostRegister[use.guest] == kInMemory) {
+    code_.store(gpr_offset(use.guest), Reg64(use.host));
+  } else {
+    code_.mov(Reg64(kHostRegister[use.guest]), Reg64(use.host));
+  }
+}
+
+bool BlockTranslator::constant_linear(const Item& item, const ZydisDecodedOperand& memory,
+                                      uint64_t& linear) const {
+  const auto& mem = memory.mem;
+  if (mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS) return false;
+  if (mem.index != ZYDIS_REGISTER_NONE || item.zy.address_width != 64) return false;
+  const uint64_t disp = mem.disp.has_displacement ? static_cast<uint64_t>(mem.disp.value) : 0;
+  if (mem.base == ZYDIS_REGISTER_NONE) {
+    linear = disp;
+    return true;
+  }
+  if (mem.base != ZYDIS_REGISTER_RIP) return false;
+  linear = next_rip_of(item) + disp;
+  return true;
+}
+
+// R11 = the operand's linear address, or its effective address without the segment's base.
+void BlockTranslator::emit_linear(const Item& item, const ZydisDecodedOperand& memory,
+                                  bool with_segment) {
+  const auto& mem = memory.mem;
+  const Reg64 address(kAddress), scratch(kScratch);
+  const bool narrow = item.zy.address_width == 32;
+  const int64_t disp = mem.disp.has_displacement ? mem.disp.value : 0;
+  const bool rip_relative = mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP;
+  if (rip_relative || (mem.base == ZYDIS_REGISTER_NONE && mem.index == ZYDIS_REGISTER_NONE)) {
+    uint64_t value = static_cast<uint64_t>(disp) + (rip_relative ? next_rip_of(item) : 0);
+    if (narrow) value &= 0xffff'ffffU;
+    code_.mov(address, value);
+  } else {
+    Xbyak::RegExp sum;
+    if (mem.base != ZYDIS_REGISTER_NONE) {
+      const uint8_t guest = guest_number(mem.base);
+      uint8_t host = kHostRegister[guest];
+      if (host == kInMemory) {
+        code_.load(address, gpr_offset(guest));
+        host = kAddress;
+      }
+      sum = sum + Reg64(host);
+    }
+    if (mem.index != ZYDIS_REGISTER_NONE) {
+      const uint8_t guest = guest_number(mem.index);
+      uint8_t host = kHostRegister[guest];
+      if (host == kInMemory) {
+        code_.load(scratch, gpr_offset(guest));
+        host = kScratch;
+      }
+      sum = sum + Reg64(host) * mem.scale;
+    }
+    sum = sum + static_cast<int>(disp);
+    if (narrow) {
+      code_.lea(Reg32(kAddress), code_.ptr[sum]);
+    } else {
+      code_.lea(address, code_.ptr[sum]);
+    }
+  }
+  if (with_segment && (mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS)) {
+    const unsigned seg = mem.segment == ZYDIS_REGISTER_FS ? kFs : kGs;
+    code_.load(scratch, offsetof(Cpu, linear_base) + seg * 8);
+    code_.lea(address, code_.ptr[address + scratch]);
+  }
+}
+
+// Looks R11 up in the inline TLB; leaves the flags alone. Behind it R11 + RCX is the host address.
+HostMemory BlockTranslator::probe(Site wanted, uint32_t start, bool aligned) {
+  const Reg64 address(kAddress), scratch(kScratch);
+  const size_t tags =
+      table_offset(wanted.write ? offsetof(FastTlb, minus_write) : offsetof(FastTlb, minus_read));
+  code_.pext_state(scratch, address, TRAPEZE_STATE(tlb_mask));
+  code_.db(0x65);
+  code_.mov(scratch, code_.ptr[scratch * 8 + tags]);
+  code_.lea(scratch, code_.ptr[address + scratch + (aligned ? 0 : wanted.size - 1)]);
+  code_.pext_state(scratch, scratch,
+                   aligned ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
+  code_.skip_jump_if_rcx_zero();
+  const auto number = static_cast<uint32_t>(translator_.sites_.size());
+  wanted.kind = SiteKind::Memory;
+  wanted.translation = index_;
+  wanted.linear = translation_.linear;
+  wanted.uses_sse = translation_.uses_sse;
+  wanted.retry = start;
+  translator_.sites_.push_back(wanted);
+  waiting_for_next_.push_back(number);
+  cold(code_.jump(), number);
+  code_.pext_state(scratch, address, TRAPEZE_STATE(tlb_mask));
+  code_.db(0x65);
+  code_.mov(scratch, code_.ptr[scratch * 8 + table_offset(offsetof(FastTlb, addend))]);
+  return {kAddress, true, 0};
+}
+
+HostMemory BlockTranslator::probe_operand(const Item& item, const ZydisDecodedOperand& memory,
+                                          bool aligned) {
+  if (place_of(item) != nullptr) return group_access(item);
+  const uint32_t start = code_.here();
+  Site site;
+  site.insn = item.insn;
+  site.size = static_cast<uint8_t>(memory.size / 8);
+  site.write = (memory.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  site.aligned = aligned;
+  site.moffs = (item.zy.attributes & ZYDIS_ATTRIB_HAS_MODRM) == 0;
+  emit_linear(item, memory, true);
+  return probe(site, start, aligned);
+}
+
+HostMemory BlockTranslator::probe_stack(const Item& item, uint8_t base, int32_t offset,
+                                        bool write) {
+  if (place_of(item) != nullptr) return group_access(item);
+  const uint32_t start = code_.here();
+  Site site;
+  site.insn = item.insn;
+  site.size = 8;
+  site.write = write;
+  site.base = base;
+  site.offset = offset;
+  if (offset == 0) {
+    code_.mov(Reg64(kAddress), Reg64(kHostRegister[base]));
+  } else {
+    code_.lea(Reg64(kAddress), code_.ptr[Reg64(kHostRegister[base]) + offset]);
+  }
+  return probe(site, start, false);
+}
+
+HostMemory BlockTranslator::combine(HostMemory memory) {
+  if (!memory.indexed) return memory;
+  code_.lea(Reg64(kAddress), code_.ptr[Reg64(memory.base) + Reg64(kScratch) + memory.disp]);
+  return {kAddress, false, 0};
+}
+
+}  // namespace trapeze::soft

@@ -1,0 +1,148 @@
+// Running translated code, and what it asks of C++.
+#include <atomic>
+
+#include "accel/soft/cache/bind.h"
+#include "accel/soft/exec/fpu.h"
+#include "accel/soft/mmu/access.h"
+#include "accel/soft/mmu/fast_tlb.h"
+#include "accel/soft/translator/translator.h"
+
+namespace trapeze::soft {
+namespace {
+
+constexpr uint64_t kLeftBySite = 0xffff'ffff;  // a 32-bit store makes the number
+
+// Ends what the interpreter is given to run.
+void resume_handler(Cpu& cpu, const Insn*) { cpu.translator.resumed = 1; }
+
+bool sse_is_native(const Cpu& cpu) {
+  return exec::sse_usable(cpu) && (cpu.fpu.mxcsr & kMxcsrMasks) == kMxcsrMasks;
+}
+
+}  // namespace
+
+bool Translator::run(Cpu& cpu, const void* code) {
+  for (;;) {
+    ++stats_.enters;
+    const uint64_t number = stubs_.enter(&cpu, code);
+    if (number == kLeftBySite) {
+      const bool interpret = interpret_block_;
+      interpret_block_ = false;
+      return interpret;
+    }
+    ++stats_.exits_unlinked;
+    Exit& exit = exits_[number];
+    cpu.rip = exit.target;
+    if (cpu.attention.load(std::memory_order_relaxed) != 0) return false;
+    code = find(cpu);
+    if (code == nullptr) {
+      Block* block = blocks_.find(cpu, nullptr);
+      if (block == nullptr || !is_hot(*block)) return false;
+      // A flush makes all numbers void.
+      const uint64_t flushes = stats_.flushes;
+      code = enter_point(cpu, *block);
+      if (code == nullptr) return true;
+      if (flushes != stats_.flushes) continue;
+    }
+    const auto* entry = static_cast<const std::byte*>(code);
+    const auto offset = static_cast<uint32_t>(entry - buffer_.exec_base());
+    const auto found = by_entry_.find(offset);
+    if (found != by_entry_.end()) {
+      Exit& from = exits_[number];
+      if (!translations_[found->second].dead)
+        link(from, static_cast<uint32_t>(number), found->second);
+    }
+  }
+}
+
+const void* Translator::slow_entry(void* cpu_pointer, uint64_t number) {
+  Cpu& cpu = *static_cast<Cpu*>(cpu_pointer);
+  auto& self = *static_cast<Translator*>(cpu.translator.translator);
+  cpu.translator.site = kLeftBySite;
+  return self.slow(cpu, self.sites_[number]);
+}
+
+const void* Translator::slow(Cpu& cpu, const Site& site) {
+  const uint64_t linear = site.linear;
+  cpu.translator.reload_sse = 0;
+  switch (site.kind) {
+    case SiteKind::Attention:
+      ++stats_.exits_attention;
+      cpu.rip = linear + site.insn.start;
+      return nullptr;
+    case SiteKind::Entry: {
+      ++stats_.exits_tag;
+      cpu.rip = linear;
+      // Not by the jump table: it would lead here again.
+      const unsigned slot = JumpTable::index(linear);
+      cpu.translator.jumps.minus_linear[slot] = JumpTable::no_address(slot);
+      return nullptr;
+    }
+    case SiteKind::Sse:
+      if (sse_is_native(cpu)) return resume(cpu, site, site.next);
+      cpu.rip = linear;
+      interpret_block_ = true;
+      return nullptr;
+    case SiteKind::Memory:
+      return memory_miss(cpu, site);
+    case SiteKind::Interpret:
+      break;
+  }
+  return interpret(cpu, site);
+}
+
+const void* Translator::resume(Cpu& cpu, const Site& site, uint32_t offset) {
+  cpu.translator.reload_sse = site.uses_sse ? 1 : 0;
+  return address(offset);
+}
+
+const void* Translator::memory_miss(Cpu& cpu, const Site& site) {
+  ++stats_.tlb_misses;
+  cpu.gpr[kRipReg] = site.linear;
+  uint64_t linear = 0;
+  if (site.base != 0xff) {
+    linear = cpu.gpr[site.base] + static_cast<uint64_t>(static_cast<int64_t>(site.offset));
+  } else {
+    // moffs forms have no base, and their address where others have displacement and immediate.
+    linear =
+        site.moffs ? static_cast<uint64_t>(site.insn.imm64) : effective_address(cpu, site.insn);
+    if (site.insn.seg == kFs || site.insn.seg == kGs) linear += cpu.linear_base[site.insn.seg];
+  }
+  const bool whole = linear % kPageSize + site.size <= kPageSize;
+  const bool aligned = !site.aligned || linear % site.size == 0;
+  if (whole && aligned && fill_fast_tlb(cpu, linear, site.write)) {
+    ++stats_.tlb_fills;
+    return resume(cpu, site, site.retry);
+  }
+  if (site.group) return resume(cpu, site, site.next);
+  return interpret(cpu, site);
+}
+
+const void* Translator::interpret(Cpu& cpu, const Site& site) {
+  ++stats_.interpreted;
+  Insn code[2] = {site.insn, Insn{}};
+  code[1].run = &resume_handler;
+  const uint64_t linear = site.linear;
+  const uint32_t translation = site.translation;
+  const uint32_t next = site.next;
+  const bool uses_sse = site.uses_sse;
+  cpu.gpr[kRipReg] = linear;
+  cpu.translator.resumed = 0;
+  const uint64_t tag = cpu.translator.tag;
+  ++cpu.instructions;
+  code[0].run(cpu, code);
+  if (cpu.translator.resumed == 0) {  // it has set RIP
+    ++stats_.exits_interpreter;
+    return nullptr;
+  }
+  // Another tag: rights or translations have changed, and this code may be for the old ones.
+  const bool stale = flush_wanted_ || translations_[translation].dead || cpu.translator.tag != tag;
+  if (stale || next == kNone || (uses_sse && !sse_is_native(cpu))) {
+    cpu.rip = linear + code[0].start + code[0].length;
+    return nullptr;
+  }
+  cpu.translator.reload_sse = uses_sse ? 1 : 0;
+  return address(next);
+}
+
+}  // namespace trapeze::soft

@@ -1,0 +1,22 @@
+// Stubs: the few pieces of code at the start of the buffer between C++ and translated code.
+#pragma once
+
+#include <cstdint>
+
+#include "accel/soft/core/cpu.h"
+#include "accel/soft/translator/assembler.h"
+
+namespace trapeze::soft {
+
+struct Stubs {
+  // Loads the guest's state and jumps to `code`; returns Cpu::translator.site of whoever left.
+  // The GS base must be &cpu.
+  uint64_t (*enter)(Cpu* cpu, const void* code) = nullptr;
+  uint32_t exit = 0;  // saves the guest's state and returns from enter()
+  uint32_t slow = 0;  // saves it and asks Cpu::translator.slow how to go on: at an address, or null
+};
+
+// Emits them at the assembler's position. `exec_base`: where the buffer runs.
+Stubs emit_stubs(Assembler& code, const std::byte* exec_base);
+
+}  // namespace trapeze::soft

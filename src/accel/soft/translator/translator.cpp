@@ -1,0 +1,235 @@
+#include "accel/soft/translator/translator.h"
+
+#include <asm/prctl.h>
+#include <cpuid.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "accel/soft/mmu/code_map.h"
+#include "accel/soft/translator/block_translator.h"
+#include "base/check.h"
+
+namespace trapeze::soft {
+
+Result<std::unique_ptr<Translator>> Translator::create(Cpu& cpu, BlockCache& blocks,
+                                                       const CpuModel& model) {
+  auto buffer = TRY(CodeBuffer::create(kBufferBytes));
+  return std::unique_ptr<Translator>(new Translator(cpu, blocks, model, std::move(buffer)));
+}
+
+Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer)
+    : cpu_(cpu),
+      blocks_(blocks),
+      decoder_(model),
+      buffer_(std::move(buffer)),
+      code_({buffer_.write_base(), buffer_.size()}) {
+  stubs_ = emit_stubs(code_, buffer_.exec_base());
+  CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
+  code_start_ = code_.here();
+  cpu.translator.translator = this;
+  cpu.translator.slow = &slow_entry;
+  blocks.set_listener(this);
+}
+
+Translator::~Translator() { blocks_.set_listener(nullptr); }
+
+// --- the GS base
+
+void Translator::enter_thread() {
+  asm volatile("rdgsbase %0" : "=r"(old_gs_));
+  asm volatile("wrgsbase %0" : : "r"(&cpu_) : "memory");
+}
+void Translator::leave_thread() { asm volatile("wrgsbase %0" : : "r"(old_gs_) : "memory"); }
+
+bool Translator::is_supported(std::string* reason) {
+  const auto missing = [reason](const char* what) {
+    if (reason != nullptr) *reason = what;
+    return false;
+  };
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (ebx & (1U << 8)) == 0) {
+    return missing("the CPU has no BMI2");
+  }
+  constexpr unsigned long kFsGsBase = 1U << 1;  // HWCAP2_FSGSBASE
+  if ((getauxval(AT_HWCAP2) & kFsGsBase) == 0) {
+    return missing("programs may not set the GS base (FSGSBASE)");
+  }
+  // AMD before Zen 3 has PEXT in microcode, some hundred cycles each.
+  __get_cpuid(0, &eax, &ebx, &ecx, &edx);
+  const bool amd = ebx == 0x68747541;  // "Auth"
+  __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+  const unsigned family = ((eax >> 8) & 15) + ((eax >> 20) & 255);
+  if (amd && family < 0x19) return missing("PEXT is slow on this CPU");
+  return true;
+}
+
+// --- finding and making translations
+
+namespace {
+
+FastTable table_of(const Cpu& cpu) {
+  if (cpu.cpl == 3) return FastTable::User;
+  return cpu.tlb == &cpu.tlbs->supervisor ? FastTable::Supervisor : FastTable::UserAsSupervisor;
+}
+
+bool can_translate(const Cpu& cpu) { return is_code64(cpu) && cpu.linear_base[kCs] == 0; }
+
+}  // namespace
+
+uint32_t Translator::find_translation(const Cpu& cpu, uint64_t gpa) const {
+  const auto found = by_address_.find(gpa);
+  if (found == by_address_.end()) return kNone;
+  for (uint32_t i = found->second; i != kNone; i = translations_[i].hash_next) {
+    const Translation& translation = translations_[i];
+    if (!translation.dead && translation.linear == cpu.rip && translation.table == table_of(cpu)) {
+      return i;
+    }
+  }
+  return kNone;
+}
+
+bool Translator::is_valid_crossing(Cpu& cpu, const Translation& translation) {
+  uint64_t next = 0;
+  const bool ok =
+      blocks_.translate(cpu, align_up(translation.linear + 1, kPageSize), cpu.code_tag, next);
+  cpu.fault = {};
+  return ok && next == translation.next_gpa;
+}
+
+const void* Translator::enter_point(Cpu& cpu, Block& block) {
+  if (!can_translate(cpu) || !block.in_ram) return nullptr;
+  if (flush_wanted_ || cpu.translator.flush != 0) flush(cpu);
+  uint32_t index = find_translation(cpu, block.gpa);
+  if (index != kNone && translations_[index].crosses &&
+      !is_valid_crossing(cpu, translations_[index])) {
+    kill(translations_[index]);
+    index = kNone;
+  }
+  if (index == kNone) {
+    // Bytes that may still change unseen are for the interpreter, which compares them.
+    if (block.checked && blocks_.check(block).unsettled_epoch != 0) return nullptr;
+    index = translate(cpu, block);
+  }
+  return index != kNone ? publish(cpu, index) : nullptr;
+}
+
+// Makes a translation known for cpu.rip under the tag of the moment.
+const void* Translator::publish(Cpu& cpu, uint32_t index) {
+  const Translation& translation = translations_[index];
+  code_.put32(translation.tag_at, ~static_cast<uint32_t>(cpu.translator.tag) + 1);
+  const unsigned slot = JumpTable::index(cpu.rip);
+  cpu.translator.jumps.minus_linear[slot] = ~cpu.rip + 1;
+  cpu.translator.jumps.code[slot] = address(translation.entry);
+  return address(translation.entry);
+}
+
+uint32_t Translator::translate(Cpu& cpu, const Block& block) {
+  if (code_.here() + kRoomForBlock > buffer_.size()) flush(cpu);
+  uint8_t bytes[32 * 15];
+  const uint64_t on_first = std::min<uint64_t>(block.size_bytes, kPageSize - block.gpa % kPageSize);
+  const GuestMemory& memory = *cpu.env->memory;
+  if (!memory.read(Gpa{block.gpa}, std::as_writable_bytes(std::span(bytes, on_first))))
+    return kNone;
+  Translation translation;
+  if (block.crosses) {
+    translation.next_gpa = blocks_.check(block).next_page_gpa;
+    const std::span rest(bytes + on_first, block.size_bytes - on_first);
+    if (!memory.read(Gpa{translation.next_gpa}, std::as_writable_bytes(rest))) return kNone;
+  }
+  translation.gpa = block.gpa;
+  translation.linear = cpu.rip;
+  translation.code_size = block.code_size;
+  translation.table = table_of(cpu);
+  translation.crosses = block.crosses;
+
+  const uint32_t start = code_.here();
+  code_.restart(start);
+  const auto index = static_cast<uint32_t>(translations_.size());
+  BlockTranslator emitter(*this, translation, index);
+  if (!emitter.decode(block, std::span(bytes, block.size_bytes))) return kNone;
+  emitter.emit();
+  CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
+
+  uint32_t& head = by_address_.try_emplace(block.gpa, kNone).first->second;
+  translation.hash_next = head;
+  head = index;
+  translations_.push_back(translation);
+  by_entry_[translation.entry] = index;
+  by_page_[block.gpa / kPageSize].push_back(index);
+  if (block.crosses) by_page_[translation.next_gpa / kPageSize].push_back(index);
+  ++stats_.blocks;
+  stats_.code_bytes += code_.here() - start;
+  return index;
+}
+
+// --- links
+
+void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
+  Translation& to = translations_[target];
+  const Translation& from = translations_[exit.from];
+  if (exit.linked != kNone || from.dead) return;
+  const bool same_page = (from.linear ^ to.linear) / kPageSize == 0 && !from.crosses && !to.crosses;
+  code_.set_jump(exit.jump, same_page ? to.body : to.entry);
+  exit.linked = target;
+  exit.next_incoming = to.incoming;
+  to.incoming = number;
+  ++stats_.links;
+}
+
+void Translator::unlink_incoming(Translation& translation) {
+  for (uint32_t i = translation.incoming; i != kNone;) {
+    Exit& exit = exits_[i];
+    i = exit.next_incoming;
+    code_.set_jump(exit.jump, exit.unlinked);
+    exit.linked = kNone;
+    exit.next_incoming = kNone;
+  }
+  translation.incoming = kNone;
+}
+
+void Translator::kill(Translation& translation) {
+  if (translation.dead) return;
+  translation.dead = true;
+  ++stats_.dropped;
+  unlink_incoming(translation);
+  // Its own entry never matches again: whoever still jumps there looks it up.
+  code_.put32(translation.tag_at, 1);
+  JumpTable& jumps = cpu_.translator.jumps;
+  const unsigned slot = JumpTable::index(translation.linear);
+  if (jumps.code[slot] == address(translation.entry)) {
+    jumps.minus_linear[slot] = JumpTable::no_address(slot);
+  }
+}
+
+void Translator::page_dropped(uint64_t page) {
+  const auto found = by_page_.find(page);
+  if (found == by_page_.end()) return;
+  for (const uint32_t index : found->second) kill(translations_[index]);
+  by_page_.erase(found);
+}
+
+void Translator::everything_dropped() {
+  for (Translation& translation : translations_) kill(translation);
+  by_page_.clear();
+  flush_wanted_ = true;
+}
+
+void Translator::flush(Cpu& cpu) {
+  ++stats_.flushes;
+  flush_wanted_ = false;
+  cpu.translator.flush = 0;
+  translations_.clear();
+  exits_.clear();
+  sites_.clear();
+  by_address_.clear();
+  by_entry_.clear();
+  by_page_.clear();
+  JumpTable& jumps = cpu.translator.jumps;
+  for (unsigned i = 0; i < kJumpEntries; ++i) jumps.minus_linear[i] = JumpTable::no_address(i);
+  code_.restart(code_start_);
+}
+
+}  // namespace trapeze::soft
