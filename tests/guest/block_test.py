@@ -350,6 +350,42 @@ class RootImage(DiskCase):
         self.assertEqual(outcome.status, run_test.NOT_FOUND, outcome)
 
 
+class Fio(DiskCase):
+    """fio writes, reads again and verifies checksums, from an image made of the host's programs."""
+
+    JOB = ("fio --name=job --filename=/dev/vdb --direct=1 --ioengine=libaio --size=24m "
+           "--verify=crc32c --verify_fatal=1 --output-format=terse --minimal ")
+
+    def root_with_fio(self):
+        fio = find_tool("fio")
+        tree = self.path("tree")
+        for name in ("dev", "proc", "sys", "tmp", "root", "usr/bin"):
+            os.makedirs(os.path.join(tree, name))
+        listing = subprocess.run(["ldd", fio], capture_output=True, text=True, check=True).stdout
+        libraries = [word for word in listing.split() if word.startswith("/")]
+        for path in libraries:
+            target = os.path.join(tree, path.lstrip("/"))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(os.path.realpath(path), target)
+        shutil.copy(fio, os.path.join(tree, "usr/bin/fio"))
+        image = self.path("fio.squashfs")
+        self.host("mksquashfs", tree, image, "-quiet", "-no-progress", "-comp", "gzip")
+        return image
+
+    def test_verified(self):
+        root = self.root_with_fio()
+        for disk, options in (("", "--rw=randwrite --bs=4k --iodepth=32"),
+                              (",queues=2,overlay=tmp",
+                               "--rw=randwrite --bsrange=512-64k --iodepth=16"),
+                              (f",io=threads,overlay={self.path('over')}",
+                               "--rw=randrw --bsrange=512-32k --iodepth=8 --fsync=64")):
+            with self.subTest(disk):
+                outcome = run(*self.JOB.split(), *options.split(), options=[
+                    "--rootfs", root, "--disk", self.image(size=32 * MIB) + disk, "--cpus", "2"])
+                self.assertEqual(outcome.status, 0, outcome)
+                self.assertEqual(outcome.stdout.split(b";")[4], b"0", outcome)  # the error field
+
+
 class BadDisk(DiskCase):
     """A message that names the thing and says what to do, status 125, nothing half-created."""
 
