@@ -55,7 +55,7 @@ bool parse(const char* text, Row& row) {
 class Load {
  public:
   Load(int fd, uint64_t device_bytes, const Row& row)
-      : fd_(fd), row_(row), places_(device_bytes / row.bytes), requests_(row.depth) {
+      : row_(row), places_(device_bytes / row.bytes), requests_(row.depth) {
     if (::syscall(SYS_io_setup, row.depth, &context_) != 0) die("io_setup");
     for (iocb& request : requests_) {
       void* buffer = std::aligned_alloc(4096, (row.bytes + 4095) / 4096 * 4096);
@@ -117,7 +117,6 @@ class Load {
     }
   }
 
-  int fd_;
   Row row_;
   uint64_t places_;
   std::vector<iocb> requests_;
