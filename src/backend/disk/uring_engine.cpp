@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <cerrno>
 
 namespace trapeze {
@@ -109,7 +108,7 @@ void UringEngine::end_of_batch() {
   reap();
   ::io_uring_cq_eventfd_toggle(&ring_, true);
   // A completion that saw the event off is in the ring by now, or sees it on.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  __builtin_ia32_mfence();  // ThreadSanitizer knows no std::atomic_thread_fence
   reap();
   if (has_queued_) submit_queued();
 }
