@@ -115,6 +115,7 @@ RunOutcome Runner::run() {
   raw_terminal_.reset();
   if (outcome_.status == kStatusTimeout) log(LogLevel::Info, "{}", vm_->describe_vcpus());
   outcome_.timeline.first_instruction_ns = vm_->first_instruction_ns();
+  outcome_.timeline.first_instruction_cpu_ns = vm_->first_instruction_cpu_ns();
   outcome_.timeline.guest_instructions = vm_->instructions();
   outcome_.timeline.vm_stopped_ns = now_ns();
   outcome_.timeline.accel = vm_->accel_name();

@@ -1,9 +1,20 @@
 #include "vm/vm.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <utility>
 
 namespace trapeze {
+namespace {
+
+uint64_t process_cpu_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
 
 Vm::~Vm() { stop(); }
 
@@ -15,8 +26,10 @@ void Vm::start(std::function<void()> on_end) {
   if (disks_ != nullptr) disks_->commit();
   // The bootstrap processor last: the others are in wait-for-SIPI by then.
   for (size_t i = vcpus_.size(); i-- > 1;) vcpus_[i]->start({});
-  vcpus_[0]->start(
-      [this] { first_instruction_ns_.store(clock_.monotonic_ns(), std::memory_order_release); });
+  vcpus_[0]->start([this] {
+    first_instruction_ns_.store(clock_.monotonic_ns(), std::memory_order_release);
+    first_instruction_cpu_ns_.store(process_cpu_ns(), std::memory_order_release);
+  });
 }
 
 void Vm::request_end(VmEnd end) {

@@ -71,6 +71,10 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   uint64_t first_instruction_ns() const {
     return first_instruction_ns_.load(std::memory_order_acquire);
   }
+  // CPU time of the process by then.
+  uint64_t first_instruction_cpu_ns() const {
+    return first_instruction_cpu_ns_.load(std::memory_order_acquire);
+  }
   uint64_t instructions() const;
   // The accelerator's figures, those of the vCPUs added up; after stop().
   std::vector<Stat> stats() const;
@@ -109,6 +113,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
 
   std::atomic<uint64_t> first_instruction_ns_{0};
+  std::atomic<uint64_t> first_instruction_cpu_ns_{0};
   mutable std::mutex mutex_;
   std::optional<VmEnd> end_;      // guarded by mutex_
   std::function<void()> on_end_;  // guarded by mutex_

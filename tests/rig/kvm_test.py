@@ -3,6 +3,7 @@
 Environment: TRAPEZE (the program), TRAPEZE_KVM_LIVE (tests/rig/live), TRAPEZE_KIT, and rig.py's.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -145,6 +146,22 @@ class BadInput(unittest.TestCase):
     def test_what_the_host_cannot_is_refused_with_its_limit(self):
         self.expect("memory", "--memory: 1048576 MiB")
         self.expect("model", "--cpu", "--accel soft")
+
+    def test_doctor_tells_what_is_there(self):
+        doctor = Case(self.result, "doctor")
+        self.assertEqual(doctor.status, 0, doctor)
+        self.assertIn(b"auto takes kvm: hardware virtualization (AMD-V)", doctor.out)
+        facts = json.loads(Case(self.result, "json").out)
+        self.assertEqual(facts["kvm"]["kind"], "hardware")
+        self.assertEqual(facts["kvm"]["capabilities"]["IOEVENTFD"], 1)
+        self.assertEqual(facts["checks"]["vhost_net"]["state"], "missing")
+        self.assertIn("modprobe vhost_net", facts["checks"]["vhost_net"]["advice"])
+
+    def test_doctor_measures(self):
+        bench = Case(self.result, "bench")
+        self.assertEqual(bench.status, 0, bench)
+        self.assertRegex(bench.out.decode(), r"(?s)entry_exit +\d+ ns.*port_write +\d+ ns"
+                         r".*mmio_write +\d+ ns.*doorbell +\d+ ns.*interrupt +\d+ ns")
 
 
 if __name__ == "__main__":

@@ -103,9 +103,9 @@ class Cpio:
         self.directory(os.path.dirname(path))
         self._add(path, stat.S_IFREG | permissions, content)
 
-    def console(self):
-        self.directory("dev")
-        self._add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    def character_device(self, path, major, minor):
+        self.directory(os.path.dirname(path))
+        self._add(path, stat.S_IFCHR | 0o600, device=(major, minor))
 
     def finish(self):
         self._add("TRAILER!!!", 0)
@@ -205,7 +205,7 @@ class Rig:
 
     def _initramfs(self, script, limit, modules, options):
         archive = Cpio()
-        archive.console()
+        archive.character_device("dev/console", 5, 1)
         archive.file("init", INIT.encode())
         archive.file("bin/busybox", read(find_busybox()))
         order = self.modules.order((*BASE_MODULES, *modules))

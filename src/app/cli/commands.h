@@ -62,6 +62,8 @@ class DoctorCommand {
  private:
   std::string kit_;
   bool json_ = false;
+  bool bench_ = false;
+  bool probe_ = false;
 };
 
 class KitCommand {

@@ -1,109 +1,176 @@
 // trapeze doctor: what this host offers, what `--accel auto` takes, and what is missing.
-#include <cpuid.h>
-#include <fcntl.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "accel/kvm/bench.h"
+#include "accel/kvm/probe.h"
 #include "app/cli/commands.h"
+#include "app/cli/doctor_checks.h"
 #include "base/units.h"
 #include "kit/kit.h"
-#include "vm/accel_choice.h"
 
 namespace trapeze::cli {
 namespace {
 
-struct CpuFeature {
-  const char* name;
-  uint32_t leaf;
-  char reg;  // b, c, d
-  unsigned bit;
-  const char* meaning;
-};
+using Json = nlohmann::ordered_json;
 
-constexpr CpuFeature kFeatures[] = {
-    {"vmx", 1, 'c', 5, "hardware virtualization (Intel)"},
-    {"svm", 0x80000001, 'c', 2, "hardware virtualization (AMD)"},
-    {"hypervisor", 1, 'c', 31, "this host is itself a virtual machine"},
-    {"sse4_2", 1, 'c', 20, "the software engine runs guest SSE on it"},
-    {"aes", 1, 'c', 25, "guest AES instructions run as they are"},
-    {"avx2", 7, 'b', 5, "for guests with an AVX2 CPU model"},
-    {"bmi2", 7, 'b', 8, "for the translator to come"},
-    {"fsgsbase", 7, 'b', 0, "for the translator to come"},
-};
-
-bool has_feature(const CpuFeature& feature) {
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  if (__get_cpuid_count(feature.leaf, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  const unsigned value = feature.reg == 'b' ? ebx : feature.reg == 'c' ? ecx : edx;
-  return ((value >> feature.bit) & 1U) != 0;
+const char* name_of(CheckState state) {
+  switch (state) {
+    case CheckState::Good:
+      return "good";
+    case CheckState::Missing:
+      return "missing";
+    case CheckState::Note:
+      return "note";
+  }
+  return "";
 }
 
-// What a person needs to know of /dev/kvm, although nothing uses it yet.
-std::string kvm_state() {
-  if (::access("/dev/kvm", F_OK) != 0) return "not there";
-  if (::access("/dev/kvm", R_OK | W_OK) != 0) return "there, but not accessible for this user";
-  const bool in_hardware = has_feature(kFeatures[0]) || has_feature(kFeatures[1]);
-  return in_hardware ? "there" : "there, without hardware virtualization (a PVM host?)";
+Json to_json(const Check& check) {
+  Json json;
+  json["state"] = name_of(check.state);
+  json["detail"] = check.detail;
+  if (!check.advice.empty()) json["advice"] = check.advice;
+  return json;
 }
 
-nlohmann::ordered_json collect(const std::string& chosen_kit) {
-  nlohmann::ordered_json facts;
+Json host_facts() {
+  Json facts;
   utsname host{};
   ::uname(&host);
-  facts["host"]["kernel"] = host.release;
-  facts["host"]["cpus"] = std::thread::hardware_concurrency();
+  facts["kernel"] = host.release;
+  facts["cpus"] = std::thread::hardware_concurrency();
   struct sysinfo memory {};
   ::sysinfo(&memory);
-  facts["host"]["memory_mib"] = memory.totalram * memory.mem_unit / MiB;
-  facts["host"]["free_memory_mib"] = (memory.freeram + memory.bufferram) * memory.mem_unit / MiB;
-  for (const auto& feature : kFeatures) facts["cpu"][feature.name] = has_feature(feature);
-  facts["kvm"] = kvm_state();
-  const auto choice = decide_accel({}, inspect_kvm());
-  facts["accel"]["auto"] = choice ? choice->name() : "none";
-  facts["accel"]["reason"] = choice ? choice->reason : choice.error().message;
+  facts["memory_mib"] = memory.totalram * memory.mem_unit / MiB;
+  facts["free_memory_mib"] = (memory.freeram + memory.bufferram) * memory.mem_unit / MiB;
+  return facts;
+}
 
-  const auto directory = kit::kit_directory(chosen_kit);
-  facts["kit"]["folder"] = directory ? directory->string() : std::string();
-  const auto kit = directory ? kit::open_kit(*directory) : Result<kit::Kit>(fail("no folder"));
-  facts["kit"]["usable"] = kit.has_value();
-  if (kit) {
-    facts["kit"]["kernel"] = kit->kernel_release;
-    facts["kit"]["current"] = kit->is_current();
-  } else {
-    facts["kit"]["problem"] = kit.error().message;
+Json kvm_facts(const KvmFacts& kvm) {
+  Json facts = to_json(check_kvm(kvm));
+  facts["usable"] = kvm.is_usable;
+  if (!kvm.is_usable) return facts;
+  facts["kind"] = kvm.kind == kvm::HostKind::Hardware ? "hardware" : "pvm";
+  for (const auto& capability : kvm_capabilities()) {
+    facts["capabilities"][capability.name] = capability.value;
   }
   return facts;
 }
 
-void print_for_people(const nlohmann::ordered_json& facts) {
-  const auto text = [](const nlohmann::ordered_json& value) {
-    return value.is_string() ? value.get<std::string>() : value.dump();
-  };
-  fmt::print("host:   Linux {}, {} CPUs, {} MiB of memory ({} free)\n",
-             text(facts["host"]["kernel"]), text(facts["host"]["cpus"]),
-             text(facts["host"]["memory_mib"]), text(facts["host"]["free_memory_mib"]));
-  fmt::print("CPU:\n");
-  for (const auto& feature : kFeatures) {
-    fmt::print("  {:<11} {:<4} {}\n", feature.name,
-               facts["cpu"][feature.name].get<bool>() ? "yes" : "no", feature.meaning);
-  }
-  fmt::print("kvm:    {}\n", text(facts["kvm"]));
-  fmt::print("accel:  auto takes {}: {}\n", text(facts["accel"]["auto"]),
-             text(facts["accel"]["reason"]));
-  const auto& kit = facts["kit"];
-  if (kit["usable"].get<bool>()) {
-    fmt::print("kit:    {} (kernel {}){}\n", text(kit["folder"]), text(kit["kernel"]),
-               kit["current"].get<bool>() ? "" : ", made by another trapeze");
+Json kit_facts(const std::string& chosen_kit) {
+  Json facts;
+  const auto directory = kit::kit_directory(chosen_kit);
+  facts["folder"] = directory ? directory->string() : std::string();
+  const auto kit = directory ? kit::open_kit(*directory) : Result<kit::Kit>(fail("no folder"));
+  facts["usable"] = kit.has_value();
+  if (kit) {
+    facts["kernel"] = kit->kernel_release;
+    facts["current"] = kit->is_current();
   } else {
-    fmt::print("kit:    {}\n        make one with: trapeze kit build\n", text(kit["problem"]));
+    facts["problem"] = kit.error().message;
+  }
+  return facts;
+}
+
+Json probe_facts() {
+  const auto probe = kvm::probe_pvm();
+  Json facts;
+  facts["public_pvm_interface"] = probe.is_public;
+  facts["ran"] = probe.ran;
+  if (!probe.ran) {
+    facts["problem"] = probe.problem;
+    return facts;
+  }
+  facts["supervisor_cpl"] = probe.cpl;
+  facts["interrupt_flag"] = probe.interrupt_flag;
+  facts["synthetic_cpuid"] = probe.signature;
+  return facts;
+}
+
+Result<Json> bench_facts() {
+  Json facts;
+  for (const auto& figure : TRY(kvm::run_bench())) {
+    Json& json = facts[figure.name];
+    json["meaning"] = figure.meaning;
+    if (figure.problem.empty()) {
+      json["ns"] = static_cast<uint64_t>(figure.ns);
+    } else {
+      json["problem"] = figure.problem;
+    }
+  }
+  return facts;
+}
+
+Json collect(const std::string& chosen_kit) {
+  Json facts;
+  facts["host"] = host_facts();
+  for (const auto& flag : cpu_flags()) facts["cpu"][flag.name] = flag.is_there;
+  const KvmFacts kvm = inspect_kvm();
+  facts["kvm"] = kvm_facts(kvm);
+  // For the kit's kernel, which is no PVM-enlightened one.
+  const auto choice = decide_accel({}, kvm);
+  facts["accel"]["auto"] = choice ? choice->name() : "none";
+  facts["accel"]["reason"] = choice ? choice->reason : choice.error().message;
+  for (const Check& check : check_host()) facts["checks"][check.name] = to_json(check);
+  facts["kit"] = kit_facts(chosen_kit);
+  return facts;
+}
+
+std::string text(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+void print_check(const std::string& name, const Json& check) {
+  fmt::print("{:<12} {:<8} {}\n", name, text(check["state"]), text(check["detail"]));
+  if (check.contains("advice")) fmt::print("{:<21} -> {}\n", "", text(check["advice"]));
+}
+
+void print_kit(const Json& kit) {
+  if (kit["usable"].get<bool>()) {
+    fmt::print("{:<12} {:<8} {} (kernel {}){}\n", "kit", "good", text(kit["folder"]),
+               text(kit["kernel"]),
+               kit["current"].get<bool>() ? "" : ", made by another trapeze: trapeze kit build");
+  } else {
+    fmt::print("{:<12} {:<8} {}\n{:<21} -> trapeze kit build\n", "kit", "missing",
+               text(kit["problem"]), "");
+  }
+}
+
+void print_for_people(const Json& facts) {
+  const Json& host = facts["host"];
+  fmt::print("host         Linux {}, {} CPUs, {} MiB of memory ({} free)\n", text(host["kernel"]),
+             text(host["cpus"]), text(host["memory_mib"]), text(host["free_memory_mib"]));
+  fmt::print("cpu\n");
+  for (const auto& flag : cpu_flags()) {
+    fmt::print("  {:<10} {:<8} {}\n", flag.name, flag.is_there ? "yes" : "no", flag.meaning);
+  }
+  print_check("kvm", facts["kvm"]);
+  for (const auto& capability : kvm_capabilities()) {
+    if (capability.value > 0) continue;
+    fmt::print("{:<21} lacks {}: {}\n", "", capability.name, capability.meaning);
+  }
+  for (const auto& [name, check] : facts["checks"].items()) print_check(name, check);
+  print_kit(facts["kit"]);
+  fmt::print("accel        auto takes {}: {}\n", text(facts["accel"]["auto"]),
+             text(facts["accel"]["reason"]));
+  if (facts.contains("probe")) {
+    fmt::print("probe\n");
+    for (const auto& [name, value] : facts["probe"].items()) {
+      fmt::print("  {:<21} {}\n", name, text(value));
+    }
+  }
+  if (facts.contains("bench")) {
+    fmt::print("bench\n");
+    for (const auto& [name, figure] : facts["bench"].items()) {
+      const std::string value =
+          figure.contains("ns") ? text(figure["ns"]) + " ns" : text(figure["problem"]);
+      fmt::print("  {:<10} {:>12}  {}\n", name, value, text(figure["meaning"]));
+    }
   }
 }
 
@@ -112,10 +179,20 @@ void print_for_people(const nlohmann::ordered_json& facts) {
 DoctorCommand::DoctorCommand(CLI::App& app) {
   app.add_flag("--json", json_, "Print the facts as JSON");
   app.add_option("--kit", kit_, "Folder of the guest kit (default: $TRAPEZE_KIT, or the user's)");
+  app.add_flag("--bench", bench_,
+               "Measure entries, exits, doorbells and interrupts of /dev/kvm with tiny guests");
+  app.add_flag("--probe", probe_,
+               "Ask a PVM host, with a tiny guest, whether it offers the public PVM interface");
 }
 
 int DoctorCommand::run() {
-  const auto facts = collect(kit_);
+  auto facts = collect(kit_);
+  if (probe_) facts["probe"] = probe_facts();
+  if (bench_) {
+    auto bench = bench_facts();
+    if (!bench) return own_error("--bench: " + bench.error().message);
+    facts["bench"] = std::move(*bench);
+  }
   if (json_) {
     fmt::print("{}\n", facts.dump(2));
   } else {

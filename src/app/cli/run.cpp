@@ -280,6 +280,7 @@ Result<void> RunCommand::write_timeline(const Timeline& timeline) const {
   add("command", timeline.command_ns);
   add("exit", timeline.exit_ns);
   add("vm_stopped", timeline.vm_stopped_ns);
+  json["first_instruction_cpu"] = milliseconds(0, timeline.first_instruction_cpu_ns);
   json["guest_instructions"] = timeline.guest_instructions;
   const std::string text = json.dump(2) + "\n";
   if (timeline_ == "-") {
