@@ -108,6 +108,32 @@ class Guests(unittest.TestCase):
         self.assertIn(b'"accel": "kvm"', auto.out)
 
 
+class MainTests(unittest.TestCase):
+    """tests/guest/run_test.py inside the rig: takes long, so it is a target of its own."""
+
+    def run_there(self, irqchip):
+        host = rig.Rig()
+        host.add_python()
+        host.add_program(TRAPEZE, "/usr/bin/trapeze.real")
+        host.add_kit()
+        host.add_file(os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                   "../guest/run_test.py"), "/run_test.py")
+        # Every run of the tests with KVM, whatever options they give.
+        host.add_text("/usr/bin/trapeze", "#!/bin/sh\n[ \"$1\" = run ] || exec trapeze.real \"$@\"\n"
+                      f"shift; exec trapeze.real run --accel kvm --irqchip {irqchip} \"$@\"\n")
+        result = host.run("export TRAPEZE=trapeze TRAPEZE_KIT=/kit TRAPEZE_TEST_STDIN_MIB=1 "
+                          "TRAPEZE_TEST_SECONDS=120\n"
+                          "python3 /run_test.py ${CASES:-Command} 2>&1", limit_s=1500)
+        print(result.stdout.decode(errors="replace")[-6000:])
+        self.assertEqual(result.status, 0, result)
+
+    def test_kernel_irqchip(self):
+        self.run_there("kernel")
+
+    def test_split_irqchip(self):
+        self.run_there("split")
+
+
 class BadInput(unittest.TestCase):
     """/dev/kvm as it should not be: no guest is booted."""
 

@@ -198,6 +198,22 @@ class Rig:
         for library in shared_libraries(path):
             self.files[library] = library
 
+    def add_python(self):
+        """This machine's Python, for scripts in the rig."""
+        self.add_program(os.path.realpath(sys.executable), "/usr/bin/python3")
+        library = os.path.dirname(os.__file__)
+        for folder, folders, names in os.walk(library):
+            folders[:] = [name for name in folders if name not in
+                          ("test", "__pycache__", "dist-packages", "site-packages", "idlelib",
+                           "tkinter", "lib2to3", "ensurepip", "pydoc_data")
+                          and not name.startswith("config-")]
+            for name in names:
+                path = os.path.join(folder, name)
+                self.files[path] = path
+                if name.endswith(".so"):
+                    for needed in shared_libraries(path):
+                        self.files[needed] = needed
+
     def add_kit(self, target="/kit"):
         for name in ("kit.json", "initrd", "vmlinux"):
             self.files[f"{target}/{name}"] = os.path.join(self.kit, name)
