@@ -165,9 +165,16 @@ void unescape(char* text) {
 
 }  // namespace
 
-void load_disk_driver() {
-  constexpr char kBlockDevice[] = "0x0002";
-  if (has_virtio_device(kBlockDevice)) load_with_dependencies("virtio_blk");
+void load_device_drivers() {
+  struct Driver {
+    const char* virtio_type;
+    const char* module;
+  };
+  constexpr Driver kDrivers[] = {{"0x0002", "virtio_blk"},
+                                 {"0x0013", "vmw_vsock_virtio_transport"}};
+  for (const Driver& driver : kDrivers) {
+    if (has_virtio_device(driver.virtio_type)) load_with_dependencies(driver.module);
+  }
 }
 
 bool enter_root() {

@@ -4,8 +4,8 @@
 
 namespace trapeze::guest {
 
-// Loads virtio_blk when there is a device for it.
-void load_disk_driver();
+// Loads the drivers of the virtio devices that are there: disks and sockets.
+void load_device_drivers();
 
 // With "trapeze.root=DEVICE:TYPE:MODE" on the kernel's command line: mounts that file system, moves
 // /proc, /sys and /dev there and makes it this process's root. MODE is rw, ro, or layer (read-only,

@@ -36,7 +36,7 @@ void run_console_shell() {
 void serve_agent() {
   const int uevents = open_uevents();
   load_boot_modules();
-  load_disk_driver();
+  load_device_drivers();
   set_up_network();
   if (!has_console_device()) {
     if (uevents >= 0) ::close(uevents);

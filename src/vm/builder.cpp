@@ -118,6 +118,15 @@ Result<void> VmBuilder::create_virtio() {
   vm_->rng_pci_ =
       TRY(VirtioPci::create("virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
   TRY(pci.add(*vm_->rng_pci_));
+  if (config_.vsock) {
+    auto host = UnixHost::create(config_.vsock->path, connections_.loop);
+    if (!host) return fail("--vsock {}", host.error().message);
+    vm_->vsock_host_ = std::move(*host);
+    vm_->vsock_ = std::make_unique<VsockDevice>(config_.vsock->guest_cid, *vm_->vsock_host_);
+    vm_->vsock_pci_ =
+        TRY(VirtioPci::create("virtio-vsock", *vm_->vsock_, *vm_->memory_, connections_.loop));
+    TRY(pci.add(*vm_->vsock_pci_));
+  }
   if (!config_.disks.empty()) {
     vm_->disks_ = std::make_unique<Disks>(*vm_->memory_, vm_->clock_);
     TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));

@@ -9,10 +9,17 @@
 #include <vector>
 
 #include "base/units.h"
+#include "virtio/vsock/protocol.h"
 #include "vm/agent/session.h"
 #include "vm/disks.h"
 
 namespace trapeze {
+
+// A virtio-vsock whose host side is unix sockets at this path (backend/vsock/unix_host.h).
+struct VsockConfig {
+  std::string path;
+  uint64_t guest_cid = vsock::kFirstGuestCid;
+};
 
 enum class AccelKind : uint8_t { Auto, Soft, Kvm };
 
@@ -44,9 +51,10 @@ struct VmConfig {
   // Put before `cmdline` when the kernel is Linux. Test images and unikernels get `cmdline` alone.
   std::string linux_cmdline;
   std::vector<DiskConfig> disks;  // in the order in which the guest finds them
-  uint32_t io_threads = 0;        // for disks; 0: one for each
-  bool debug_exit = false;        // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
-  bool test_devices = false;      // what CPU test images expect besides (device/test_device.h)
+  std::optional<VsockConfig> vsock;
+  uint32_t io_threads = 0;    // for disks; 0: one for each
+  bool debug_exit = false;    // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
+  bool test_devices = false;  // what CPU test images expect besides (device/test_device.h)
 };
 
 // Where the guest's serial port goes.

@@ -19,12 +19,14 @@
 #include <vector>
 
 #include "accel/accel.h"
+#include "backend/vsock/unix_host.h"
 #include "base/event_loop.h"
 #include "memory/guest_memory.h"
 #include "virtio/console/device.h"
 #include "virtio/rng/device.h"
 #include "virtio/rng/host_entropy.h"
 #include "virtio/transport/pci.h"
+#include "virtio/vsock/device.h"
 #include "vm/board.h"
 #include "vm/disks.h"
 #include "vm/vcpu_thread.h"
@@ -108,6 +110,9 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<VirtioPci> rng_pci_;
   std::unique_ptr<ConsoleDevice> console_;
   std::unique_ptr<VirtioPci> console_pci_;
+  std::unique_ptr<UnixHost> vsock_host_;
+  std::unique_ptr<VsockDevice> vsock_;
+  std::unique_ptr<VirtioPci> vsock_pci_;
   std::unique_ptr<Disks> disks_;
   std::unique_ptr<Board> board_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;

@@ -39,6 +39,7 @@ class RunCommand {
   std::string console_;
   std::vector<std::string> disks_;
   std::string rootfs_;
+  std::string vsock_;
   uint32_t io_threads_ = 0;
   std::vector<std::string> env_;
   std::string workdir_;

@@ -194,6 +194,24 @@ Result<DiskConfig> parse_disk_option(const std::string& text) {
   return TRY(parse("--disk", text)).disk;
 }
 
+Result<VsockConfig> parse_vsock_option(const std::string& text) {
+  const auto words = split(text);
+  VsockConfig config;
+  config.path = words.front();
+  if (config.path.empty()) return fail("--vsock {}: there is no path", text);
+  for (size_t i = 1; i < words.size(); ++i) {
+    if (!words[i].starts_with("cid="))
+      return fail("--vsock {}: {}: only cid=N is known", text, words[i]);
+    const auto cid = parse_number(std::string_view(words[i]).substr(4));
+    if (!cid || *cid < vsock::kFirstGuestCid || *cid > vsock::kMaxGuestCid) {
+      return fail("--vsock {}: {}: must be {} to {}", text, words[i], vsock::kFirstGuestCid,
+                  vsock::kMaxGuestCid);
+    }
+    config.guest_cid = *cid;
+  }
+  return config;
+}
+
 Result<RootDisk> parse_rootfs_option(const std::string& text) {
   auto parsed = TRY(parse("--rootfs", text));
   DiskSettings& source = parsed.disk.source;

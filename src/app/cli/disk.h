@@ -1,10 +1,10 @@
-// --disk and --rootfs: disks as people write them.
+// --disk, --rootfs and --vsock: devices as people write them.
 #pragma once
 
 #include <string>
 
 #include "base/result.h"
-#include "vm/disks.h"
+#include "vm/config.h"
 
 namespace trapeze::cli {
 
@@ -24,6 +24,9 @@ inline constexpr const char* kRootfsHelp =
 
 // Checks the text, not the host.
 Result<DiskConfig> parse_disk_option(const std::string& text);
+
+// --vsock PATH[,cid=N]
+Result<VsockConfig> parse_vsock_option(const std::string& text);
 
 struct RootDisk {
   DiskConfig disk;

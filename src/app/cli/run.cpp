@@ -91,6 +91,11 @@ RunCommand::RunCommand(CLI::App& app) {
                  "stderr (default: none with a command or shell, stdio without)");
   app.add_option("--disk", disks_, kDiskHelp)->take_all()->allow_extra_args(false);
   app.add_option("--rootfs", rootfs_, kRootfsHelp);
+  app.add_option(
+      "--vsock", vsock_,
+      "Sockets between guest and host (virtio-vsock): PATH[,cid=N]. A program on the host "
+      "connects to the unix socket PATH and writes CONNECT PORT; the guest's connections "
+      "to port P of CID 2 go to the unix socket PATH_P (default CID of the guest: 3)");
   app.add_option("--iothreads", io_threads_, "Threads that serve disks (default: one for each)")
       ->check(CLI::Range(1U, 64U));
   app.add_option("--env", env_, "Environment of the command: KEY=VALUE, or KEY to pass it on")
@@ -206,6 +211,7 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
 
 Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
   config.vm.io_threads = io_threads_;
+  if (!vsock_.empty()) config.vm.vsock = TRY(parse_vsock_option(vsock_));
   if (!rootfs_.empty()) {
     auto root = TRY(parse_rootfs_option(rootfs_));
     config.vm.linux_cmdline += " " + (wants_agent ? root.init_arguments : root.kernel_arguments);

@@ -1,0 +1,192 @@
+#include "backend/vsock/unix_host.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+namespace trapeze {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct FakeGuest final : VsockGuest {
+  void host_connects(uint32_t port, std::unique_ptr<VsockStream> stream) override {
+    streams[port] = std::move(stream);
+  }
+  std::map<uint32_t, std::unique_ptr<VsockStream>> streams;
+};
+
+struct Listener final : VsockStreamListener {
+  void stream_ready() override { ++calls; }
+  int calls = 0;
+};
+
+struct UnixHostTest : ::testing::Test {
+  UnixHostTest() {
+    std::string name = (fs::temp_directory_path() / "trapeze-vsock-test.XXXXXX").string();
+    EXPECT_NE(::mkdtemp(name.data()), nullptr);
+    folder = name;
+    path = (folder / "v").string();
+    host = std::move(UnixHost::create(path, *loop)).value();
+    host->attach(&guest);
+  }
+  ~UnixHostTest() override {
+    guest.streams.clear();
+    host.reset();
+    fs::remove_all(folder);
+  }
+  void run_loop() {
+    loop->start_timer(std::chrono::milliseconds(30), [this] { loop->stop(); });
+    loop->run();
+  }
+  static sockaddr_un address_of(const std::string& name) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, name.data(), name.size());
+    return address;
+  }
+  Fd connect() {
+    Fd fd(::socket(AF_UNIX, SOCK_STREAM, 0));
+    const auto address = address_of(path);
+    EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    return fd;
+  }
+  static void say(const Fd& fd, const std::string& text) {
+    EXPECT_EQ(::write(fd.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  // "" at the end, "?" when nothing is there.
+  static std::string hear(const Fd& fd) {
+    char text[100];
+    const ssize_t got = ::recv(fd.get(), text, sizeof(text), MSG_DONTWAIT);
+    if (got < 0) return errno == EAGAIN ? "?" : "";  // a reset: bytes were left unread
+    return std::string(text, static_cast<size_t>(got));
+  }
+  static std::string read(VsockStream& stream) {
+    char text[100];
+    const iovec part{text, sizeof(text)};
+    return std::string(text, stream.read({&part, 1}).bytes);
+  }
+
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
+  fs::path folder;
+  std::string path;
+  FakeGuest guest;
+  std::unique_ptr<UnixHost> host;
+};
+
+TEST_F(UnixHostTest, order_reaches_the_guest_and_what_follows_is_its_own) {
+  const Fd client = connect();
+  say(client, "CONNE");
+  run_loop();
+  EXPECT_TRUE(guest.streams.empty());
+  say(client, "CT 52\nhello\n");
+  run_loop();
+  ASSERT_TRUE(guest.streams.contains(52));
+  VsockStream& stream = *guest.streams[52];
+  stream.accepted(1073741824);
+  EXPECT_EQ(hear(client), "OK 1073741824\n");
+  EXPECT_EQ(read(stream), "hello\n");
+  stream.end_writing();
+  EXPECT_EQ(hear(client), "");
+}
+
+TEST_F(UnixHostTest, refusal_closes) {
+  const Fd client = connect();
+  say(client, "CONNECT 52\n");
+  run_loop();
+  guest.streams.clear();
+  EXPECT_EQ(hear(client), "");
+}
+
+TEST_F(UnixHostTest, senseless_orders_are_closed) {
+  for (const std::string order : {"CONNECT\n", "CONNECT 4294967296\n", "CONNECT 5 \n",
+                                  "connect 5\n", "\n", "CONNECT 000000000000000000000000000000"}) {
+    const Fd client = connect();
+    say(client, order);
+    run_loop();
+    EXPECT_NE(hear(client), "?") << order;
+  }
+  EXPECT_TRUE(guest.streams.empty());
+  EXPECT_EQ(UnixHost::parse_order("CONNECT 7\r"), 7U);
+}
+
+TEST_F(UnixHostTest, silent_clients_keep_nobody_out) {
+  std::vector<Fd> silent;
+  for (int i = 0; i < 600; ++i) {
+    silent.push_back(connect());
+    if (i % 100 == 0) run_loop();
+  }
+  const Fd client = connect();
+  say(client, "CONNECT 9\n");
+  run_loop();
+  EXPECT_TRUE(guest.streams.contains(9));
+  EXPECT_EQ(hear(silent.front()), "");
+}
+
+TEST_F(UnixHostTest, guest_reaches_listeners_by_their_port) {
+  EXPECT_EQ(host->connect(1000), nullptr);
+  const Fd listener(::socket(AF_UNIX, SOCK_STREAM, 0));
+  const auto address = address_of(path + "_1000");
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
+            0);
+  EXPECT_EQ(host->connect(1000), nullptr);  // bound, but not listening
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  const auto stream = host->connect(1000);
+  ASSERT_NE(stream, nullptr);
+  const Fd peer(::accept(listener.get(), nullptr, nullptr));
+  const std::string text = "hi";
+  EXPECT_EQ(stream->write(std::as_bytes(std::span(text))).bytes, 2U);
+  EXPECT_EQ(hear(peer), "hi");
+}
+
+TEST_F(UnixHostTest, stream_is_ready_only_for_what_is_wanted) {
+  const Fd client = connect();
+  say(client, "CONNECT 1\n");
+  run_loop();
+  VsockStream& stream = *guest.streams.at(1);
+  Listener listener;
+  stream.attach(&listener);
+  say(client, "x");
+  run_loop();
+  EXPECT_EQ(listener.calls, 0);
+  stream.want(true, false);
+  run_loop();
+  EXPECT_GT(listener.calls, 0);
+  stream.want(false, false);
+  const int before = listener.calls;
+  run_loop();
+  EXPECT_EQ(listener.calls, before);
+  stream.attach(nullptr);
+}
+
+TEST_F(UnixHostTest, socket_in_use_is_refused_and_a_stale_one_replaced) {
+  const auto second = UnixHost::create(path, *loop);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find(path), std::string::npos);
+  EXPECT_TRUE(fs::exists(path));
+  host.reset();
+  EXPECT_FALSE(fs::exists(path));
+  {
+    const Fd stale(::socket(AF_UNIX, SOCK_STREAM, 0));
+    const auto address = address_of(path);
+    ASSERT_EQ(::bind(stale.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
+  EXPECT_TRUE(UnixHost::create(path, *loop).has_value());
+  std::ofstream(path) << "a file";
+  EXPECT_FALSE(UnixHost::create(path, *loop));
+  EXPECT_TRUE(fs::is_regular_file(path));
+  EXPECT_FALSE(UnixHost::create(std::string(108, 'x'), *loop));
+  EXPECT_FALSE(UnixHost::create("", *loop));
+}
+
+}  // namespace
+}  // namespace trapeze

@@ -1,0 +1,62 @@
+#include "backend/vsock/unix_stream.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <string>
+
+namespace trapeze {
+
+UnixStream::~UnixStream() {
+  if (is_watched_) loop_.unwatch(socket_.get());
+}
+
+VsockStream::Outcome UnixStream::read(std::span<const iovec> to) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(to.data());
+  message.msg_iovlen = to.size();
+  for (;;) {
+    const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
+    if (got > 0) return {static_cast<size_t>(got), Status::Ok};
+    if (got == 0) return {0, Status::End};
+    if (errno == EINTR) continue;
+    return {0, errno == EAGAIN ? Status::Blocked : Status::Failed};
+  }
+}
+
+VsockStream::Outcome UnixStream::write(std::span<const std::byte> from) {
+  size_t done = 0;
+  while (done < from.size()) {
+    const ssize_t sent =
+        ::send(socket_.get(), from.data() + done, from.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent > 0) {
+      done += static_cast<size_t>(sent);
+    } else if (errno != EINTR) {
+      return {done, errno == EAGAIN ? Status::Blocked : Status::Failed};
+    }
+  }
+  return {done, Status::Ok};
+}
+
+void UnixStream::want(bool reading, bool writing) {
+  const uint32_t events = (reading ? uint32_t{EPOLLIN} : 0) | (writing ? uint32_t{EPOLLOUT} : 0);
+  if (is_watched_) return loop_.set_events(socket_.get(), events);
+  if (events == 0) return;
+  // Fails only when the host has no memory: then this stream stands still.
+  is_watched_ = loop_
+                    .watch(socket_.get(), events,
+                           [this](uint32_t) {
+                             if (listener_ != nullptr) listener_->stream_ready();
+                           })
+                    .has_value();
+}
+
+void UnixStream::end_writing() { ::shutdown(socket_.get(), SHUT_WR); }
+
+// The answer of Firecracker's protocol.
+void UnixStream::accepted(uint32_t host_port) {
+  const std::string answer = "OK " + std::to_string(host_port) + "\n";
+  (void)write(std::as_bytes(std::span(answer)));  // nothing was written before: it fits
+}
+
+}  // namespace trapeze

@@ -1,0 +1,243 @@
+#include "virtio/vsock/device.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/units.h"
+#include "virtio/queue/iov.h"
+
+namespace trapeze {
+
+using vsock::Op;
+
+namespace {
+
+// §5.10.6: Linux sends up to 64 KiB in one packet.
+constexpr uint32_t kMaxPacketBytes = 64 * KiB;
+
+}  // namespace
+
+VsockDevice::VsockDevice(uint64_t guest_cid, VsockHost& host) : guest_cid_(guest_cid), host_(host) {
+  host_.attach(this);
+}
+
+VsockDevice::~VsockDevice() { host_.attach(nullptr); }
+
+void VsockDevice::read_config(uint32_t offset, std::span<std::byte> to) {
+  std::memcpy(to.data(), reinterpret_cast<const std::byte*>(&guest_cid_) + offset, to.size());
+}
+
+void VsockDevice::activate(ActiveState& state) {
+  active_ = &state;
+  if (must_tell_reset_) tell_reset();
+}
+
+void VsockDevice::reset() {
+  active_ = nullptr;
+  connections_.clear();
+  ready_.clear();
+  loose_resets_.clear();
+}
+
+void VsockDevice::restore(const VsockState& state) {
+  guest_cid_ = state.guest_cid;
+  must_tell_reset_ = true;
+}
+
+bool VsockDevice::on_kick(uint16_t queue) {
+  if (active_ == nullptr || active_->queue(queue) == nullptr) return false;
+  if (queue == vsock::kTransmitQueue) {
+    const bool has_more = serve_transmit();
+    if (serve_receive()) active_->kick_again(vsock::kReceiveQueue);
+    return has_more;
+  }
+  if (queue == vsock::kReceiveQueue) return serve_receive();
+  if (must_tell_reset_) tell_reset();
+  return false;
+}
+
+// Connections of before a restore are gone.
+void VsockDevice::tell_reset() {
+  VirtQueue* queue = active_->queue(vsock::kEventQueue);
+  if (queue == nullptr) return;
+  while (!queue->pop(chain_)) {
+    if (!queue->allow_kicks()) return;
+  }
+  ChainWriter writer(chain_);
+  writer.write_value(vsock::kEventTransportReset);
+  queue->push_used(chain_, writer.position());
+  must_tell_reset_ = false;
+  active_->notify_used(vsock::kEventQueue);
+}
+
+// Guest to host -----------------------------------------------------------------------------------
+
+bool VsockDevice::serve_transmit() {
+  VirtQueue* queue = active_->queue(vsock::kTransmitQueue);
+  const bool has_more = serve(*queue, chain_, kMaxPacketsPerTurn, [&](Chain& chain) {
+    handle_chain(chain);
+    queue->push_used(chain, 0);
+    return true;
+  });
+  active_->notify_used(vsock::kTransmitQueue);
+  return has_more;
+}
+
+void VsockDevice::handle_chain(Chain& chain) {
+  ChainReader reader(chain);
+  const auto header = reader.read_value<vsock::Header>();
+  if (!header || header->len > kMaxPacketBytes || header->len > reader.remaining()) {
+    metrics_.bad_packets.add();
+    return;
+  }
+  // One copy: it goes to a socket, and perhaps into a buffer before that.
+  payload_.resize(header->len);
+  reader.read(payload_);
+  handle_packet(*header, payload_);
+}
+
+void VsockDevice::handle_packet(const vsock::Header& header, std::span<const std::byte> data) {
+  if (header.src_cid != guest_cid_) return metrics_.bad_packets.add();
+  const bool is_known = header.dst_cid == vsock::kHostCid && header.type == vsock::kTypeStream;
+  if (!is_known) return refuse(header);
+  const auto found = connections_.find({header.dst_port, header.src_port});
+  if (found == connections_.end()) {
+    if (static_cast<Op>(header.op) == Op::Request) return open(header);
+    return refuse(header);
+  }
+  if (!found->second->handle(header, data)) {
+    metrics_.bad_packets.add();
+    remove(found);
+    return refuse(header);
+  }
+  if (found->second->is_over()) remove(found);
+}
+
+void VsockDevice::remove(Connections::iterator at) {
+  ready_.erase(at->first);
+  connections_.erase(at);
+}
+
+void VsockDevice::open(const vsock::Header& header) {
+  if (connections_.size() >= kMaxConnections) return refuse(header);
+  auto stream = host_.connect(header.dst_port);
+  if (stream == nullptr) return refuse(header);
+  const VsockKey key{header.dst_port, header.src_port};
+  VsockConnection::Owner& owner = *this;
+  const auto [at, is_new] = connections_.emplace(
+      key, std::make_unique<VsockConnection>(key, VsockConnection::State::Open, std::move(stream),
+                                             owner, metrics_));
+  vsock::Header credit = header;
+  credit.op = static_cast<uint16_t>(Op::CreditUpdate);
+  at->second->handle(credit, {});
+  metrics_.connections.add();
+}
+
+void VsockDevice::refuse(const vsock::Header& header) {
+  if (static_cast<Op>(header.op) == Op::Reset) return;  // or both sides would go on for ever
+  if (loose_resets_.size() < kMaxLooseResets) {
+    loose_resets_.push_back({header.dst_port, header.src_port});
+  }
+}
+
+// Host to guest -----------------------------------------------------------------------------------
+
+void VsockDevice::host_connects(uint32_t guest_port, std::unique_ptr<VsockStream> stream) {
+  if (active_ == nullptr || connections_.size() >= kMaxConnections) return;
+  VsockKey key{next_host_port_, guest_port};
+  while (connections_.contains(key)) ++key.host_port;
+  next_host_port_ = key.host_port == 0xffff'fffe ? 1U << 30 : key.host_port + 1;
+  VsockConnection::Owner& owner = *this;
+  connections_.emplace(key,
+                       std::make_unique<VsockConnection>(key, VsockConnection::State::Requested,
+                                                         std::move(stream), owner, metrics_));
+  metrics_.connections.add();
+}
+
+void VsockDevice::connection_has_packet(const VsockKey& key) {
+  ready_.insert(key);
+  // Calls come from the middle of things: serve the queue from the loop.
+  if (active_ != nullptr && ready_.size() == 1) active_->kick_again(vsock::kReceiveQueue);
+}
+
+bool VsockDevice::serve_receive() {
+  VirtQueue* queue = active_->queue(vsock::kReceiveQueue);
+  if (queue == nullptr) return false;
+  queue->suppress_kicks();
+  uint16_t served = 0;
+  bool is_turn_over = false;
+  while (has_packet() && !is_turn_over) {
+    if (!queue->pop(chain_)) {
+      if (queue->allow_kicks()) continue;
+      break;
+    }
+    if (!fill(chain_, *queue)) {
+      queue->undo_pop();
+      break;
+    }
+    is_turn_over = ++served == kMaxPacketsPerTurn;
+  }
+  active_->notify_used(vsock::kReceiveQueue);
+  return is_turn_over && has_packet();
+}
+
+// False: there was no packet after all, and the chain is untouched.
+bool VsockDevice::fill(Chain& chain, VirtQueue& queue) {
+  ChainWriter writer(chain);
+  if (writer.remaining() < sizeof(vsock::Header)) {
+    queue.mark_broken(QueueFault::WrongDirection);
+    return true;
+  }
+  // The data goes where it belongs before its header is known.
+  std::vector<iovec> room;
+  uint64_t skip = sizeof(vsock::Header);
+  uint64_t left = kMaxPacketBytes;
+  for (const iovec& part : chain.writable()) {
+    const uint64_t skipped = std::min<uint64_t>(skip, part.iov_len);
+    skip -= skipped;
+    const uint64_t bytes = std::min<uint64_t>(part.iov_len - skipped, left);
+    if (bytes != 0) room.push_back({static_cast<std::byte*>(part.iov_base) + skipped, bytes});
+    left -= bytes;
+  }
+  vsock::Header header;
+  if (!next_packet(header, room)) return false;
+  header.src_cid = vsock::kHostCid;
+  header.dst_cid = guest_cid_;
+  writer.write_value(header);
+  chain.note_written(sizeof(header) + header.len);
+  queue.push_used(chain, sizeof(header) + header.len);
+  return true;
+}
+
+bool VsockDevice::next_packet(vsock::Header& header, std::span<const iovec> room) {
+  if (!loose_resets_.empty()) {
+    header.src_port = loose_resets_.front().host_port;
+    header.dst_port = loose_resets_.front().guest_port;
+    header.op = static_cast<uint16_t>(Op::Reset);
+    loose_resets_.pop_front();
+    metrics_.resets.add();
+    return true;
+  }
+  while (!ready_.empty()) {
+    auto next = ready_.upper_bound(last_served_);
+    if (next == ready_.end()) next = ready_.begin();
+    const VsockKey key = *next;
+    last_served_ = key;
+    ready_.erase(next);
+    const auto found = connections_.find(key);
+    if (found == connections_.end()) continue;
+    VsockConnection& connection = *found->second;
+    const bool has_packet = connection.next_packet(header, room);
+    if (connection.is_over()) {
+      metrics_.resets.add();
+      remove(found);
+    } else if (connection.has_packet()) {
+      ready_.insert(key);
+    }
+    if (has_packet) return true;
+  }
+  return false;
+}
+
+}  // namespace trapeze

@@ -1,0 +1,89 @@
+// virtio-vsock (virtio 1.2 §5.10): stream sockets between guest and host.
+//
+// Threads: as VirtioDevice says; the VsockHost lives on the same EventLoop. Construct and destroy
+// it, and call save() and restore(), while the loop does not run or on its thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "virtio/device.h"
+#include "virtio/vsock/connection.h"
+#include "virtio/vsock/host.h"
+#include "virtio/vsock/metrics.h"
+#include "virtio/vsock/state.h"
+
+namespace trapeze {
+
+class VsockDevice final : public VirtioDevice, private VsockGuest, private VsockConnection::Owner {
+ public:
+  // A guest that opens more is refused: each costs the host a file descriptor.
+  static constexpr size_t kMaxConnections = 4096;
+
+  // `host` must outlive the device.
+  VsockDevice(uint64_t guest_cid, VsockHost& host);
+  ~VsockDevice() override;
+
+  VirtioType type() const override { return VirtioType::Vsock; }
+  uint64_t offered_features() const override { return 0; }  // streams, as ever
+  std::span<const uint16_t> queue_max_sizes() const override { return kQueueSizes; }
+  uint32_t config_bytes() const override { return sizeof(guest_cid_); }
+  void read_config(uint32_t offset, std::span<std::byte> to) override;
+
+  void activate(ActiveState& state) override;
+  [[nodiscard]] bool on_kick(uint16_t queue) override;
+  void reset() override;
+
+  const VsockMetrics& metrics() const { return metrics_; }
+  size_t connections() const { return connections_.size(); }
+
+  VsockState save() const { return {.guest_cid = guest_cid_}; }
+  // Before the transport's restore(), which activates the device.
+  void restore(const VsockState& state);
+
+ private:
+  static constexpr std::array<uint16_t, 3> kQueueSizes{256, 256, 16};
+  static constexpr uint16_t kMaxPacketsPerTurn = 128;
+  // Resets for packets that belong to no connection; more are dropped, the guest has had its
+  // answer.
+  static constexpr size_t kMaxLooseResets = 256;
+
+  using Connections = std::map<VsockKey, std::unique_ptr<VsockConnection>>;
+
+  bool serve_transmit();
+  void handle_chain(Chain& chain);
+  void handle_packet(const vsock::Header& header, std::span<const std::byte> data);
+  void open(const vsock::Header& header);
+  void refuse(const vsock::Header& header);
+  void remove(Connections::iterator at);
+  bool serve_receive();
+  bool has_packet() const { return !ready_.empty() || !loose_resets_.empty(); }
+  bool fill(Chain& chain, VirtQueue& queue);
+  bool next_packet(vsock::Header& header, std::span<const iovec> room);
+  void tell_reset();
+
+  // VsockGuest.
+  void host_connects(uint32_t guest_port, std::unique_ptr<VsockStream> stream) override;
+  // VsockConnection::Owner.
+  void connection_has_packet(const VsockKey& key) override;
+
+  uint64_t guest_cid_;
+  VsockHost& host_;
+  ActiveState* active_ = nullptr;
+  Chain chain_;
+  std::vector<std::byte> payload_;
+  Connections connections_;
+  // Connections that have a packet, each once, served in turn: whoever comes after the last one.
+  std::set<VsockKey> ready_;
+  VsockKey last_served_;
+  std::deque<VsockKey> loose_resets_;
+  uint32_t next_host_port_ = 1U << 30;
+  bool must_tell_reset_ = false;
+  VsockMetrics metrics_;
+};
+
+}  // namespace trapeze

@@ -1,0 +1,308 @@
+#include "virtio/vsock/device.h"
+
+#include <gtest/gtest.h>
+
+#include "virtio/queue/test_driver.h"
+#include "virtio/vsock/fake_host.h"
+
+namespace trapeze {
+namespace {
+
+using vsock::Header;
+using vsock::Op;
+
+constexpr uint64_t kCid = 42;
+constexpr Gpa kOut{0x8000};  // packets of the guest
+constexpr Gpa kIn{2 * MiB};  // buffers for packets to the guest
+constexpr uint32_t kInBytes = 4096;
+constexpr uint32_t kGuestPort = 77;
+constexpr uint32_t kHostPort = 1000;
+
+struct FakeInterrupt final : DeviceInterrupt {
+  void queue_used(uint16_t) override {}
+  void config_changed() override {}
+  void needs_reset() override {}
+};
+
+struct Packet {
+  Header header;
+  std::string data;
+  Op op() const { return static_cast<Op>(header.op); }
+};
+
+struct VsockTest : ::testing::Test {
+  VsockTest() {
+    for (TestDriver* driver : {&receive, &transmit, &events}) {
+      active.queues.emplace_back(std::in_place, *memory);
+      EXPECT_EQ(active.queues.back()->configure(driver->config(), {}, 256), QueueFault::None);
+    }
+    device.activate(active);
+    give_buffers(16);
+  }
+  void TearDown() override { device.reset(); }
+
+  void give_buffers(uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) {
+      const uint32_t slot = next_buffer++ % 64;
+      const uint16_t head = receive.add({kIn + slot * kInBytes, kInBytes, true});
+      buffers[head] = kIn + slot * kInBytes;
+    }
+    receive.publish();
+  }
+  // Does what the loop would do until nothing happens any more; gives what the guest received.
+  std::vector<Packet> settle() {
+    std::vector<Packet> packets;
+    for (int round = 0; round < 50; ++round) {
+      for (FakePeer& peer : host.peers) peer.poll();
+      for (const uint16_t queue : std::exchange(again, {})) (void)device.on_kick(queue);
+      while (const auto used = receive.take_used()) {
+        const Gpa at = buffers[static_cast<uint16_t>(used->id)];
+        Packet packet{*memory->load<Header>(at), {}};
+        EXPECT_EQ(used->len, sizeof(Header) + packet.header.len);
+        packet.data = text_at(*memory, at + sizeof(Header), packet.header.len);
+        EXPECT_EQ(packet.header.src_cid, 2U);
+        EXPECT_EQ(packet.header.dst_cid, kCid);
+        packets.push_back(packet);
+        if (gives_back) give_buffers(1);
+      }
+    }
+    return packets;
+  }
+  void send(Op op, const std::string& data = {}, uint32_t host_port = kHostPort,
+            uint32_t flags = 0) {
+    Header header;
+    header.src_cid = kCid;
+    header.dst_cid = 2;
+    header.src_port = kGuestPort;
+    header.dst_port = host_port;
+    header.op = static_cast<uint16_t>(op);
+    header.len = static_cast<uint32_t>(data.size());
+    header.flags = flags;
+    header.buf_alloc = credit;
+    header.fwd_cnt = forwarded;
+    send(header, data);
+  }
+  void send(const Header& header, const std::string& data = {}) {
+    memory->store(kOut, header);
+    memory->write(kOut + sizeof(Header), std::as_bytes(std::span(data)));
+    transmit.add({kOut, static_cast<uint32_t>(sizeof(Header) + data.size()), false});
+    transmit.publish();
+    (void)device.on_kick(vsock::kTransmitQueue);
+    while (transmit.take_used()) {
+    }
+  }
+  FakePeer& connect() {
+    send(Op::Request);
+    const auto packets = settle();
+    EXPECT_EQ(packets.size(), 1U);
+    EXPECT_EQ(packets.at(0).op(), Op::Response);
+    return host.peers.back();
+  }
+
+  std::unique_ptr<GuestMemory> memory = make_test_memory();
+  TestDriver receive{*memory, 64, Gpa{0x1000}};
+  TestDriver transmit{*memory, 64, Gpa{0x3000}};
+  TestDriver events{*memory, 16, Gpa{0x5000}};
+  FakeInterrupt interrupt;
+  std::vector<uint16_t> again;
+  ActiveState active{*memory, interrupt, 0, [this](uint16_t queue) { again.push_back(queue); }, {}};
+  std::map<uint16_t, Gpa> buffers;
+  uint32_t next_buffer = 0;
+  bool gives_back = true;
+  uint32_t credit = 64 * KiB;
+  uint32_t forwarded = 0;
+  FakeHost host;
+  VsockDevice device{kCid, host};
+};
+
+TEST_F(VsockTest, guest_connects_and_both_talk) {
+  FakePeer& peer = connect();
+  send(Op::Data, "hello");
+  EXPECT_EQ(peer.from_guest, "hello");
+  peer.to_guest = "world";
+  const auto packets = settle();
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].op(), Op::Data);
+  EXPECT_EQ(packets[0].data, "world");
+  EXPECT_EQ(packets[0].header.fwd_cnt, 5U);
+  EXPECT_EQ(packets[0].header.src_port, kHostPort);
+  EXPECT_EQ(packets[0].header.dst_port, kGuestPort);
+}
+
+TEST_F(VsockTest, port_without_listener_is_refused) {
+  send(Op::Request, {}, 999);
+  const auto packets = settle();
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].op(), Op::Reset);
+  EXPECT_EQ(device.connections(), 0U);
+}
+
+TEST_F(VsockTest, host_connects_when_the_guest_accepts) {
+  host.guest->host_connects(kGuestPort, host.make_stream());
+  auto packets = settle();
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].op(), Op::Request);
+  const uint32_t port = packets[0].header.src_port;
+  FakePeer& peer = host.peers.back();
+  peer.to_guest = "early";
+  EXPECT_TRUE(settle().empty());
+  EXPECT_EQ(peer.accepted_port, 0U);
+  send(Op::Response, {}, port);
+  EXPECT_EQ(peer.accepted_port, port);
+  packets = settle();
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].data, "early");
+}
+
+TEST_F(VsockTest, refusal_of_the_guest_closes_the_stream) {
+  host.guest->host_connects(kGuestPort, host.make_stream());
+  const uint32_t port = settle().at(0).header.src_port;
+  send(Op::Reset, {}, port);
+  EXPECT_FALSE(host.peers.back().is_alive);
+  EXPECT_TRUE(settle().empty());
+}
+
+TEST_F(VsockTest, no_more_is_sent_than_the_guest_has_room_for) {
+  credit = 1000;
+  FakePeer& peer = connect();
+  peer.to_guest = std::string(2500, 'x');
+  uint32_t got = 0;
+  for (const auto& packet : settle()) got += packet.header.len;
+  EXPECT_EQ(got, 1000U);
+  forwarded = 700;
+  send(Op::CreditUpdate);
+  for (const auto& packet : settle()) got += packet.header.len;
+  EXPECT_EQ(got, 1700U);
+}
+
+TEST_F(VsockTest, slow_host_makes_the_guest_wait_and_gets_everything) {
+  FakePeer& peer = connect();
+  peer.room = 0;
+  std::string sent;
+  for (int i = 0; i < 64; ++i) {
+    const std::string part(4096, static_cast<char>('a' + i % 26));
+    send(Op::Data, part);
+    sent += part;
+  }
+  EXPECT_TRUE(settle().empty());
+  peer.room = ~size_t{0};
+  const auto packets = settle();
+  EXPECT_TRUE(peer.from_guest == sent);
+  ASSERT_FALSE(packets.empty());
+  EXPECT_EQ(packets.back().op(), Op::CreditUpdate);
+  EXPECT_EQ(packets.back().header.fwd_cnt, sent.size());
+}
+
+TEST_F(VsockTest, guest_that_overruns_its_credit_is_reset) {
+  FakePeer& peer = connect();
+  peer.room = 0;
+  for (uint32_t i = 0; i <= VsockConnection::kBufferBytes / 16384; ++i) {
+    send(Op::Data, std::string(16384, 'x'));
+  }
+  EXPECT_FALSE(peer.is_alive);
+  EXPECT_EQ(settle().back().op(), Op::Reset);
+}
+
+TEST_F(VsockTest, end_of_the_hosts_side_is_a_shutdown_after_the_data) {
+  FakePeer& peer = connect();
+  peer.to_guest = "last";
+  peer.has_ended = true;
+  const auto packets = settle();
+  ASSERT_EQ(packets.size(), 2U);
+  EXPECT_EQ(packets[0].data, "last");
+  EXPECT_EQ(packets[1].op(), Op::Shutdown);
+  EXPECT_EQ(packets[1].header.flags, vsock::kShutdownSend);
+  send(Op::Data, "still");
+  EXPECT_EQ(peer.from_guest, "still");
+}
+
+TEST_F(VsockTest, shutdown_of_the_guest_waits_for_its_bytes) {
+  FakePeer& peer = connect();
+  peer.room = 2;
+  send(Op::Data, "bytes");
+  send(Op::Shutdown, {}, kHostPort, vsock::kShutdownBoth);
+  EXPECT_TRUE(settle().empty());
+  EXPECT_FALSE(peer.saw_end);
+  peer.room = 100;
+  const auto packets = settle();
+  EXPECT_EQ(peer.from_guest, "bytes");
+  EXPECT_TRUE(peer.saw_end);
+  EXPECT_FALSE(peer.is_alive);
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].op(), Op::Reset);
+}
+
+TEST_F(VsockTest, broken_stream_resets_the_connection) {
+  FakePeer& peer = connect();
+  peer.is_broken = true;
+  send(Op::Data, "x");
+  EXPECT_EQ(settle().back().op(), Op::Reset);
+  EXPECT_EQ(device.connections(), 0U);
+}
+
+TEST_F(VsockTest, senseless_packets_are_refused) {
+  connect();
+  send(Op::Request);  // a second time
+  EXPECT_EQ(settle().back().op(), Op::Reset);
+  EXPECT_EQ(device.connections(), 0U);
+  send(Op::Data, "to nobody");
+  EXPECT_EQ(settle().back().op(), Op::Reset);
+  send(Op::Reset);
+  EXPECT_TRUE(settle().empty());  // or resets would never end
+  Header header;
+  header.src_cid = 999;
+  header.op = static_cast<uint16_t>(Op::Request);
+  send(header);
+  EXPECT_TRUE(settle().empty());
+  header.src_cid = kCid;
+  header.dst_cid = 2;
+  header.len = 100;  // more than there is
+  send(header);
+  EXPECT_TRUE(settle().empty());
+  EXPECT_GE(device.metrics().bad_packets.get(), 3U);
+}
+
+TEST_F(VsockTest, without_buffers_nothing_is_lost) {
+  gives_back = false;
+  FakePeer& peer = connect();
+  for (int i = 0; i < 30; ++i) {
+    peer.to_guest += std::string(100, static_cast<char>('a' + i % 26));
+    (void)settle();
+  }
+  const std::string rest = peer.to_guest;
+  EXPECT_FALSE(rest.empty());
+  give_buffers(1);
+  (void)device.on_kick(vsock::kReceiveQueue);
+  const auto packets = settle();
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].data, rest.substr(0, packets[0].data.size()));
+}
+
+TEST_F(VsockTest, many_open_and_close_without_buffers_cost_nothing) {
+  gives_back = false;
+  for (int i = 0; i < 5000; ++i) {
+    send(Op::Request);
+    send(Op::Reset);
+  }
+  EXPECT_EQ(device.connections(), 0U);
+  EXPECT_LE(settle().size(), 16U);
+}
+
+TEST_F(VsockTest, restored_device_tells_the_guest_that_connections_are_gone) {
+  connect();
+  const VsockState state = device.save();
+  device.reset();
+  EXPECT_FALSE(host.peers.back().is_alive);
+  device.restore(state);
+  device.activate(active);
+  events.add({Gpa{0x9000}, 4, true});
+  events.publish();
+  (void)device.on_kick(vsock::kEventQueue);
+  EXPECT_EQ(events.take_used()->len, 4U);
+  uint64_t cid = 0;
+  device.read_config(0, std::as_writable_bytes(std::span(&cid, 1)));
+  EXPECT_EQ(cid, kCid);
+}
+
+}  // namespace
+}  // namespace trapeze

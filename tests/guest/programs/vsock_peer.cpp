@@ -1,0 +1,124 @@
+// The guest's side of the vsock tests.
+//
+//   vsock_peer echo PORT COUNT   says "listening", echoes on COUNT connections, then ends
+//   vsock_peer call PORT         sends stdin to that port of the host and prints what comes back
+//   vsock_peer storm PORT COUNT  opens COUNT connections to the host at once, sends a line on each
+//                                and wants it back; prints how many were right
+#include <linux/vm_sockets.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+
+int open_socket() { return ::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0); }
+
+sockaddr_vm address_of(unsigned cid, unsigned port) {
+  sockaddr_vm address{};
+  address.svm_family = AF_VSOCK;
+  address.svm_cid = cid;
+  address.svm_port = port;
+  return address;
+}
+
+int connect_to_host(unsigned port) {
+  const int fd = open_socket();
+  const sockaddr_vm address = address_of(VMADDR_CID_HOST, port);
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
+  std::perror("connect");
+  std::exit(1);
+}
+
+bool write_all(int fd, const char* data, size_t size) {
+  while (size > 0) {
+    const ssize_t done = ::write(fd, data, size);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return false;
+    data += done;
+    size -= static_cast<size_t>(done);
+  }
+  return true;
+}
+
+int echo(unsigned port, int count) {
+  const int listener = open_socket();
+  const sockaddr_vm address = address_of(VMADDR_CID_ANY, port);
+  if (::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+      ::listen(listener, 1024) != 0) {
+    std::perror("listen");
+    return 1;
+  }
+  std::puts("listening");
+  std::fflush(stdout);
+  std::vector<pollfd> polled{{listener, POLLIN, 0}};
+  static char buffer[64 * 1024];
+  while (count > 0) {
+    if (::poll(polled.data(), polled.size(), -1) < 0) return 1;
+    for (size_t i = 1; i < polled.size(); ++i) {
+      if (polled[i].revents == 0) continue;
+      const ssize_t got = ::read(polled[i].fd, buffer, sizeof(buffer));
+      if (got > 0 && write_all(polled[i].fd, buffer, static_cast<size_t>(got))) continue;
+      ::close(polled[i].fd);
+      polled[i].fd = -1;  // poll() passes it over
+      --count;
+    }
+    if ((polled[0].revents & POLLIN) != 0) {
+      polled.push_back({::accept(listener, nullptr, nullptr), POLLIN, 0});
+    }
+  }
+  return 0;
+}
+
+int call(unsigned port) {
+  const int fd = connect_to_host(port);
+  static char buffer[64 * 1024];
+  ssize_t got = 0;
+  while ((got = ::read(STDIN_FILENO, buffer, sizeof(buffer))) > 0) {
+    if (!write_all(fd, buffer, static_cast<size_t>(got))) return 1;
+  }
+  ::shutdown(fd, SHUT_WR);
+  while ((got = ::read(fd, buffer, sizeof(buffer))) > 0) {
+    if (!write_all(STDOUT_FILENO, buffer, static_cast<size_t>(got))) return 1;
+  }
+  return got == 0 ? 0 : 1;
+}
+
+int storm(unsigned port, int count) {
+  std::vector<int> fds;
+  for (int i = 0; i < count; ++i) fds.push_back(connect_to_host(port));
+  int right = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::string line = "line " + std::to_string(i) + "\n";
+    if (!write_all(fds[static_cast<size_t>(i)], line.data(), line.size())) return 1;
+  }
+  for (int i = 0; i < count; ++i) {
+    const std::string line = "line " + std::to_string(i) + "\n";
+    std::string answer;
+    char byte = 0;
+    while (answer.size() < line.size() && ::read(fds[static_cast<size_t>(i)], &byte, 1) == 1) {
+      answer += byte;
+    }
+    right += answer == line ? 1 : 0;
+  }
+  std::printf("%d\n", right);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string verb = argc > 2 ? argv[1] : "";
+  const auto port = static_cast<unsigned>(argc > 2 ? std::atoi(argv[2]) : 0);
+  if (verb == "echo" && argc == 4) return echo(port, std::atoi(argv[3]));
+  if (verb == "call" && argc == 3) return call(port);
+  if (verb == "storm" && argc == 4) return storm(port, std::atoi(argv[3]));
+  std::fputs("usage: vsock_peer echo PORT COUNT | call PORT | storm PORT COUNT\n", stderr);
+  return 2;
+}

@@ -1,0 +1,199 @@
+"""virtio-vsock over unix sockets, with the stock kernel's driver: Firecracker's CONNECT protocol.
+
+Environment as for run_test.py, TRAPEZE_VSOCK_PEER (the program, see programs/), and
+TRAPEZE_TEST_OPTIONS (options of `trapeze run` besides).
+"""
+
+import os
+import random
+import resource
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+
+from run_test import LIMIT, PROGRAM, GuestCase, trapeze
+
+PEER = os.environ.get("TRAPEZE_VSOCK_PEER", "build/tests/guest/vsock_peer")
+PORT = 5000
+COUNT = 1000
+# The kit has no place for the program: it comes on stdin, followed by what the program reads.
+INSTALL = ("dd of=/tmp/peer bs={size} count=1 iflag=fullblock 2>/dev/null && chmod +x /tmp/peer && "
+           "exec /tmp/peer {arguments}")
+
+
+def receive_line(connection):
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+class VsockCase(GuestCase):
+    def setUp(self):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        folder = tempfile.TemporaryDirectory(prefix="trapeze-vsock-")
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "v.sock")
+        with open(PEER, "rb") as file:
+            self.program = file.read()
+
+    def start(self, *arguments):
+        script = INSTALL.format(size=len(self.program), arguments=" ".join(map(str, arguments)))
+        options = os.environ.get("TRAPEZE_TEST_OPTIONS", "").split()
+        process = subprocess.Popen(
+            [PROGRAM, "run", "--vsock", self.path, *options, "--", "sh", "-c", script],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(process.stdin.close)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        process.stdin.write(self.program)
+        process.stdin.flush()
+        return process
+
+    def connect(self, port=PORT):
+        connection = socket.socket(socket.AF_UNIX)
+        self.addCleanup(connection.close)
+        connection.settimeout(LIMIT)
+        connection.connect(self.path)
+        connection.sendall(b"CONNECT %d\n" % port)
+        return connection
+
+    def listen(self, handle, port=PORT):
+        """handle(connection) on a thread for each connection of the guest."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{self.path}_{port}")
+        listener.listen(1024)
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=handle, args=(connection,), daemon=True).start()
+
+        self.addCleanup(listener.close)
+        self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
+        threading.Thread(target=serve, daemon=True).start()
+
+    @staticmethod
+    def end_of(connection):
+        try:
+            return connection.recv(100)
+        except ConnectionResetError:  # what was sent had not been read
+            return b""
+
+    @staticmethod
+    def echo(connection):
+        with connection:
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+
+class Vsock(VsockCase):
+    def test_a_thousand_connections_from_the_host(self):
+        process = self.start("echo", PORT, COUNT + 1)
+        self.assertEqual(process.stdout.readline(), b"listening\n")
+        refused = self.connect(PORT + 1)
+        self.assertEqual(self.end_of(refused), b"")
+        connections = [self.connect() for _ in range(COUNT)]
+        ports = [receive_line(connection) for connection in connections]
+        self.assertTrue(all(port.startswith(b"OK ") for port in ports), ports)
+        self.assertEqual(len(set(ports)), COUNT)
+        for i, connection in enumerate(connections):
+            connection.sendall(b"message %d\n" % i)
+        for i, connection in enumerate(connections):
+            self.assertEqual(receive_line(connection), b"message %d\n" % i)
+            connection.close()
+        self.bulk(self.connect())
+        self.assertEqual(process.wait(timeout=LIMIT), 0)
+        self.assertFalse(os.path.exists(self.path))
+
+    def bulk(self, connection):
+        """Both directions at once, more than any buffer on the way holds."""
+        data = random.Random(1).randbytes(2 << 20)
+        # Data right behind the order belongs to the guest.
+        self.assertTrue(receive_line(connection).startswith(b"OK "))
+        sender = threading.Thread(target=lambda: (connection.sendall(data),
+                                                  connection.shutdown(socket.SHUT_WR)))
+        sender.start()
+        received = b""
+        while part := connection.recv(1 << 16):
+            received += part
+        sender.join()
+        self.assertTrue(received == data, f"{len(received)} of {len(data)} bytes")
+
+    def test_a_thousand_connections_from_the_guest(self):
+        self.listen(self.echo)
+        process = self.start("storm", PORT, COUNT)
+        stdout, _ = process.communicate(timeout=LIMIT)
+        self.assertEqual((process.returncode, stdout), (0, b"%d\n" % COUNT))
+
+    def test_guest_sends_its_stdin_and_gets_an_answer(self):
+        data = random.Random(2).randbytes(3 << 20)
+        seen = []
+
+        def answer(connection):
+            with connection:
+                received = b""
+                while part := connection.recv(1 << 16):
+                    received += part
+                seen.append(received)
+                connection.sendall(b"got %d\n" % len(received))
+
+        self.listen(answer)
+        process = self.start("call", PORT)
+        stdout, _ = process.communicate(data, timeout=LIMIT)
+        self.assertEqual((process.returncode, stdout), (0, b"got %d\n" % len(data)))
+        self.assertTrue(seen == [data])
+
+    def test_port_that_nobody_listens_on_is_refused(self):
+        process = self.start("call", PORT + 7)
+        process.communicate(timeout=LIMIT)
+        self.assertEqual(process.returncode, 1)
+
+    def test_senseless_orders_are_closed_and_harm_nobody(self):
+        process = self.start("echo", PORT, 1)
+        self.assertEqual(process.stdout.readline(), b"listening\n")
+        for order in (b"HELLO\n", b"CONNECT x\n", b"CONNECT -1\n", b"CONNECT 99999999999\n",
+                      b"C" * 100, b"\n"):
+            with self.subTest(order), socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(LIMIT)
+                connection.connect(self.path)
+                connection.sendall(order)
+                self.assertEqual(self.end_of(connection), b"")
+        silent = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+        for connection in silent:
+            self.addCleanup(connection.close)
+            connection.connect(self.path)
+        connection = self.connect()
+        self.assertTrue(receive_line(connection).startswith(b"OK "))
+        connection.close()
+        self.assertEqual(process.wait(timeout=LIMIT), 0)
+
+    def test_bad_options(self):
+        with open(self.path, "w", encoding="ascii"):
+            pass
+        for option, word in ((self.path, "exists already"), ("/nowhere/v", "/nowhere/v"),
+                             ("/tmp/" + "x" * 200, "107 bytes"), ("v,cid=2", "cid=2"),
+                             ("v,bogus", "bogus"), (",cid=5", "path")):
+            with self.subTest(option):
+                outcome = trapeze("run", "--vsock", option, "--", "true")
+                self.expect_own_error(outcome, "--vsock", word)
+        os.unlink(self.path)
+        # What a killed machine leaves behind is taken over.
+        stale = socket.socket(socket.AF_UNIX)
+        stale.bind(self.path)
+        stale.close()
+        self.expect(trapeze("run", "--vsock", f"{self.path},cid=77", "--", "true"), 0, b"", "")
+
+
+if __name__ == "__main__":
+    unittest.main()
