@@ -239,7 +239,8 @@ class Crash(DiskCase):
 
 class HostFault(DiskCase):
     def run_limited(self, disk, script, limit):
-        """With a limit on the size of files, which acts as a full disk does."""
+        """With a limit on the size of files, which acts as a full disk does. It holds for the files
+        in memory that the engine makes, too, so it must not be small."""
         command = [PROGRAM, "run", "--disk", disk, "--", "sh", "-c", script]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False,
@@ -247,11 +248,11 @@ class HostFault(DiskCase):
         return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
     def test_guest_sees_an_io_error_and_lives(self):
-        image = self.image()
+        image = self.image(size=2048 * MIB)
         outcome = self.run_limited(
-            image, "dd if=/dev/zero of=/dev/vda bs=1M count=32 conv=fsync 2>/dev/null || "
+            image, "dd if=/dev/zero of=/dev/vda bs=1M seek=1020 count=32 conv=fsync 2>/dev/null || "
             "echo failed; dd if=/dev/zero of=/dev/vda bs=1M count=2 conv=fsync 2>/dev/null && "
-            "echo alive", 16 * MIB)
+            "echo alive", 1024 * MIB)
         self.expect(outcome, 0, b"failed\nalive\n")
         self.assertIn(f"{image}: File too large (the guest sees an I/O error)", outcome.stderr)
         self.assertLess(outcome.stderr.count("\n"), 20)
