@@ -1,6 +1,7 @@
 """Trapeze on a real /dev/kvm, in the rig: each class is one boot of the rig.
 
-Environment: TRAPEZE (the program), TRAPEZE_KVM_LIVE (tests/rig/live), TRAPEZE_KIT, and rig.py's.
+Environment: TRAPEZE (the program), TRAPEZE_KVM_LIVE (tests/rig/live), TRAPEZE_KIT, TRAPEZE_RIG_CASES
+(for MainTests), and rig.py's.
 """
 
 import json
@@ -13,6 +14,7 @@ import rig
 
 TRAPEZE = os.environ.get("TRAPEZE", "build/trapeze")
 LIVE = os.environ.get("TRAPEZE_KVM_LIVE", "build/tests/rig/live/kvm_live")
+CASES = os.environ.get("TRAPEZE_RIG_CASES", "Command Failure")  # of tests/guest/run_test.py
 OWN_ERROR = 125
 
 # One guest's worth of work whose output says what the guest is, and nothing of the time.
@@ -119,11 +121,11 @@ class MainTests(unittest.TestCase):
         host.add_file(os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                    "../guest/run_test.py"), "/run_test.py")
         # Every run of the tests with KVM, whatever options they give.
-        host.add_text("/usr/bin/trapeze", "#!/bin/sh\n[ \"$1\" = run ] || exec trapeze.real \"$@\"\n"
+        host.add_text("/usr/bin/trapeze", "#!/bin/sh\ncase \"$*\" in *--accel*|[!r]*) exec trapeze.real \"$@\";; esac\n"
                       f"shift; exec trapeze.real run --accel kvm --irqchip {irqchip} \"$@\"\n")
         result = host.run("export TRAPEZE=trapeze TRAPEZE_KIT=/kit TRAPEZE_TEST_STDIN_MIB=1 "
                           "TRAPEZE_TEST_SECONDS=120\n"
-                          "python3 /run_test.py ${CASES:-Command} 2>&1", limit_s=1500)
+                          f"python3 /run_test.py {CASES} 2>&1", limit_s=1500)
         print(result.stdout.decode(errors="replace")[-6000:])
         self.assertEqual(result.status, 0, result)
 
