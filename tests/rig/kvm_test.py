@@ -123,7 +123,7 @@ class MainTests(unittest.TestCase):
         # Every run of the tests with KVM, whatever options they give.
         host.add_text("/usr/bin/trapeze", "#!/bin/sh\ncase \"$*\" in *--accel*|[!r]*) exec trapeze.real \"$@\";; esac\n"
                       f"shift; exec trapeze.real run --accel kvm --irqchip {irqchip} \"$@\"\n")
-        result = host.run("export TRAPEZE=trapeze TRAPEZE_KIT=/kit TRAPEZE_TEST_STDIN_MIB=1 "
+        result = host.run("export TRAPEZE=/usr/bin/trapeze TRAPEZE_KIT=/kit TRAPEZE_TEST_STDIN_MIB=1 "
                           "TRAPEZE_TEST_SECONDS=120\n"
                           f"python3 /run_test.py {CASES} 2>&1", limit_s=1500)
         print(result.stdout.decode(errors="replace")[-6000:])

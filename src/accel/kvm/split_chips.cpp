@@ -76,8 +76,7 @@ void SplitChips::update_routes() {
   for (uint32_t pin = 0; pin < redirection.size(); ++pin) {
     if (const auto route = redirection_route(pin, redirection[pin])) wires.push_back(*route);
   }
-  static LogLimiter limiter(1);
-  if (const auto set = routes_.set_wires(std::move(wires)); !set && limiter.allow()) {
+  if (const auto set = routes_.set_wires(std::move(wires)); !set && warnings_.allow()) {
     log(LogLevel::Warning, "the I/O APIC's routes: {}", set.error().message);
   }
 }

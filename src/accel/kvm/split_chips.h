@@ -11,6 +11,7 @@
 
 #include "accel/kvm/routes.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "irq/chip/irq_chips.h"
 #include "memory/guest_addr.h"
@@ -48,6 +49,7 @@ class SplitChips final : private ApicMessageSink, private IrqChipsHost {
   const std::function<void()> poke_bsp_;
   std::atomic<bool> extint_{false};  // release in pic_output_changed, acquire by vCPU 0
   std::mutex route_mutex_;
+  LogLimiter warnings_{1};
   std::array<uint64_t, IoApicState::kPins> routed_{};  // guarded by route_mutex_
   std::mutex timer_mutex_;
   std::condition_variable timer_changed_;
