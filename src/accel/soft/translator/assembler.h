@@ -10,6 +10,11 @@
 
 #include "accel/soft/core/cpu.h"
 
+// Xbyak takes displacements as size_t and bytes as int; only clang has this in -Wconversion.
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wsign-conversion"
+#endif
+
 namespace trapeze::soft {
 
 // Offsets from the GS base, which is the address of the running Cpu.

@@ -94,7 +94,8 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base) {
   code.L(leave_label);
   leave(code);
 
-  stubs.enter = reinterpret_cast<uint64_t (*)(Cpu*, const void*)>(exec_base + enter);
+  const auto address = reinterpret_cast<uintptr_t>(exec_base + enter);
+  stubs.enter = reinterpret_cast<uint64_t (*)(Cpu*, const void*)>(address);
   return stubs;
 }
 
