@@ -171,7 +171,11 @@ void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
   Translation& to = translations_[target];
   const Translation& from = translations_[exit.from];
   if (exit.linked != kNone || from.dead) return;
-  const bool same_page = (from.linear ^ to.linear) / kPageSize == 0 && !from.crosses && !to.crosses;
+  // Where the tag that was good for `from` is good for `to`. The linear page alone does not tell:
+  // the jump table may hold code of another address space, or for another table.
+  const bool same_page = (from.linear ^ to.linear) / kPageSize == 0 &&
+                         (from.gpa ^ to.gpa) / kPageSize == 0 && from.table == to.table &&
+                         !from.crosses && !to.crosses;
   code_.set_jump(exit.jump, same_page ? to.body : to.entry);
   exit.linked = target;
   exit.next_incoming = to.incoming;
