@@ -15,10 +15,11 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRang
     previous_end = range.end();
   }
   Mapping mapping =
-      TRY(Mapping::create(previous_end.raw(), PROT_NONE,
+      TRY(Mapping::create(previous_end.raw() + 2 * kGuardBytes, PROT_NONE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
   for (const GpaRange& range : ram) {
-    if (::mprotect(mapping.data() + range.start.raw(), range.size, PROT_READ | PROT_WRITE) != 0) {
+    std::byte* const start = mapping.data() + kGuardBytes + range.start.raw();
+    if (::mprotect(start, range.size, PROT_READ | PROT_WRITE) != 0) {
       return fail_errno("cannot make {} bytes of guest memory accessible", range.size);
     }
   }
@@ -36,7 +37,7 @@ uint64_t GuestMemory::size_bytes() const {
 
 std::byte* GuestMemory::host(Gpa gpa, uint64_t len) const {
   for (const GpaRange& range : ram_) {
-    if (range.contains(gpa, len)) return mapping_.data() + gpa.raw();
+    if (range.contains(gpa, len)) return host_base() + gpa.raw();
   }
   return nullptr;
 }

@@ -1,5 +1,7 @@
 // Guest RAM: one host mapping that mirrors the guest physical address space, so that host address =
-// host_base + gpa for every RAM byte; the hole between the regions stays unmapped.
+// host_base + gpa for every RAM byte; the hole between the regions stays unmapped. So do 2 GiB on
+// either side: an access that is off by any 32-bit displacement faults instead of hitting something
+// of the host's.
 //
 // Threads: all members may be called from any thread once created. Bytes of guest RAM are shared
 // with running vCPUs and change at any time: copy once, check the copy, use the copy.
@@ -42,7 +44,9 @@ class GuestMemory {
   // Host address of [gpa, gpa+len) when all of it is RAM of one range, else nullptr.
   std::byte* host(Gpa gpa, uint64_t len) const;
   // Address that guest physical address 0 has, or would have, in this process.
-  std::byte* host_base() const { return mapping_.data(); }
+  std::byte* host_base() const { return mapping_.data() + kGuardBytes; }
+  // Inaccessible, below host_base() and above end().
+  static constexpr size_t kGuardBytes = size_t{2} << 30;
 
   // Copies; false (and nothing copied) when a byte of the range is not RAM.
   bool read(Gpa gpa, std::span<std::byte> to) const;

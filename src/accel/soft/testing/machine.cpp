@@ -1,6 +1,10 @@
 #include "accel/soft/testing/machine.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <array>
+#include <new>
 
 #include "accel/soft/cache/block_cache.h"
 #include "accel/soft/core/env.h"
@@ -9,6 +13,7 @@
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/system/mode.h"
 #include "accel/soft/translator/translator.h"
+#include "base/mapping.h"
 #include "base/units.h"
 
 namespace trapeze::soft {
@@ -74,8 +79,35 @@ VcpuState initial_state(TestMode mode) {
 
 }  // namespace
 
+// A Cpu between inaccessible pages: what misses its end crashes, what misses its start either
+// crashes or is seen by is_intact().
 struct TestMachine::Parts {
-  explicit Parts(CpuModel cpu_model) : model(std::move(cpu_model)) {}
+  static constexpr size_t kCpuPages = align_up(sizeof(Cpu), kPageSize);
+  static constexpr size_t kGuardBytes = 64 * KiB;
+  static constexpr std::byte kCanary{0xa5};
+
+  explicit Parts(CpuModel cpu_model)
+      : model(std::move(cpu_model)),
+        cpu_mapping(Mapping::create(kCpuPages + 2 * kGuardBytes, PROT_NONE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "a Cpu")
+                        .value()),
+        slack(cpu_mapping.bytes().subspan(kGuardBytes, kCpuPages - sizeof(Cpu))),
+        cpu(make_cpu()) {}
+
+  Cpu& make_cpu() {
+    std::byte* const start = cpu_mapping.data() + kGuardBytes;
+    CHECK(::mprotect(start, kCpuPages, PROT_READ | PROT_WRITE) == 0);
+    std::ranges::fill(slack, kCanary);
+    return *new (start + slack.size()) Cpu{};
+  }
+  bool is_intact() const {
+    return std::ranges::all_of(slack, [](std::byte value) { return value == kCanary; });
+  }
+
+  RunResult run(const RunLimits& limits) {
+    return translator != nullptr ? run_translator(cpu, *translator, limits)
+                                 : run_interpreter(cpu, limits);
+  }
 
   CpuModel model;
   HostClock clock;
@@ -84,7 +116,9 @@ struct TestMachine::Parts {
   std::unique_ptr<BlockCache> blocks;
   CpuEnv env;
   TlbContexts tlbs;
-  Cpu cpu{};
+  Mapping cpu_mapping;
+  std::span<std::byte> slack;
+  Cpu& cpu;
   std::unique_ptr<Translator> translator;
 };
 
@@ -127,6 +161,7 @@ void TestMachine::use_translator() {
   parts.translator->set_threshold(0);
 }
 
+bool TestMachine::is_intact() const { return parts_->is_intact(); }
 Cpu& TestMachine::cpu() { return parts_->cpu; }
 GuestMemory& TestMachine::memory() { return *parts_->memory; }
 
@@ -139,10 +174,11 @@ void TestMachine::code(std::span<const uint8_t> bytes) {
 }
 
 RunResult TestMachine::run(uint64_t max_instructions) {
-  const RunLimits limits{.instructions = max_instructions, .stop_on_fault = true};
-  if (parts_->translator != nullptr)
-    return run_translator(parts_->cpu, *parts_->translator, limits);
-  return run_interpreter(parts_->cpu, limits);
+  return parts_->run({.instructions = max_instructions, .stop_on_fault = true});
+}
+
+RunResult TestMachine::run_system(uint64_t max_instructions) {
+  return parts_->run({.instructions = max_instructions});
 }
 
 }  // namespace trapeze::soft

@@ -3,6 +3,8 @@
 // Memory: 16 MiB of RAM from 0. Long64 has paging on, identity-mapped for the low 1 GiB with user
 // pages, all writable; Protected32 and Real16 have paging off. The GDT is at 0x500 (0x08 code64,
 // 0x10 data, 0x18 code32, 0x20 code16, 0x28 data16; 0x33/0x2b user code64/data).
+//
+// RAM and Cpu lie between inaccessible pages: guest code that reaches the host's memory crashes.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +32,8 @@ class TestMachine {
 
   // From now on all that can be translated is, from its first run.
   void use_translator();
+  // False when something wrote to the bytes beside the Cpu.
+  bool is_intact() const;
 
   Cpu& cpu();
   GuestMemory& memory();
@@ -38,6 +42,8 @@ class TestMachine {
   void code(std::initializer_list<uint8_t> bytes) { code(std::span(bytes.begin(), bytes.size())); }
   // Runs to HLT, the first exception (left in cpu().fault, rip at the instruction) or the limit.
   RunResult run(uint64_t max_instructions = 100'000);
+  // Runs with exceptions and interrupts delivered, to HLT, a triple fault or the limit.
+  RunResult run_system(uint64_t max_instructions = 100'000);
 
  private:
   struct Parts;
