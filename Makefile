@@ -12,7 +12,7 @@ PACKAGES := build-essential cmake ninja-build ccache pkg-config python3 cpio nas
   zlib1g-dev liblzma-dev liblz4-dev libzstd-dev qemu-system-x86
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 
-.PHONY: all setup build demo test bench fuzz fuzz-short clean
+.PHONY: all setup build demo test bench soak fuzz fuzz-short clean
 all: build
 
 # Installs what is missing, and touches nothing when all is there.
@@ -31,6 +31,10 @@ test: build fuzz-short
 # Takes some minutes (docs/benchmarks.md); e.g. make bench BENCH_ARGS='--runs 1 --only boot,gzip'
 BENCH_ARGS ?=
 bench: build ; @python3 bench/run.py build/trapeze $(BENCH_ARGS)
+
+# Fork-heavy work in guests of 2 vCPUs under both executors, whose output must be the same.
+SOAK_MINUTES ?= 30
+soak: build ; @python3 tests/guest/soak.py build/trapeze --minutes $(SOAK_MINUTES)
 
 # The fuzzers: a few seconds each as part of the tests, longer by `make fuzz`. Built by clang with
 # AddressSanitizer and UndefinedBehaviorSanitizer.

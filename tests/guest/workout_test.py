@@ -1,7 +1,8 @@
 """The same static program on the host and in guests of 1, 2 and 4 vCPUs prints the same, and bytes by
 the hundred million go through a guest's gzip and sha256sum unharmed.
 
-Environment: TRAPEZE, TRAPEZE_KIT as for run_test.py; TRAPEZE_WORKOUT (the program, see programs/).
+Environment: TRAPEZE, TRAPEZE_KIT as for run_test.py; TRAPEZE_WORKOUT (the program, see programs/);
+TRAPEZE_SOFT_EXEC (interpreter or translator; else what is the default).
 """
 
 import hashlib
@@ -12,11 +13,14 @@ import unittest
 
 PROGRAM = os.environ.get("TRAPEZE", "build/trapeze")
 WORKOUT = os.environ.get("TRAPEZE_WORKOUT", "build/tests/guest/workout")
+EXECUTOR = os.environ.get("TRAPEZE_SOFT_EXEC")
 LARGE_MIB = int(os.environ.get("TRAPEZE_TEST_LARGE_MIB", "32"))
 LIMIT = float(os.environ.get("TRAPEZE_TEST_SECONDS", "300"))
 
 
 def in_guest(script, stdin, *options):
+    if EXECUTOR:
+        options += ("--accel", "soft", "--soft-exec", EXECUTOR)
     return subprocess.run([PROGRAM, "run", *options, "--", "sh", "-c", script], input=stdin,
                           capture_output=True, timeout=LIMIT, check=False)
 
