@@ -51,7 +51,7 @@ void fill_tlb(Cpu& cpu, Tlb& tlb, uint64_t linear, const Translation& translatio
   entry.write_tag = translation.writable && !has_code ? page : kNoTag;
   entry.addend = reinterpret_cast<uint64_t>(host) - page;
   entry.frame = frame | (translation.global ? 1U : 0U) | (translation.large ? 2U : 0U);
-  tlb.any_large |= translation.large;
+  if (translation.large) tlb.large_regions |= Tlb::region(page);
   tlb.any_local |= !translation.global;
 }
 

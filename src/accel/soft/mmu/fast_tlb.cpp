@@ -8,14 +8,26 @@
 namespace trapeze::soft {
 namespace {
 
-constexpr FastTlb empty_table() {
-  FastTlb table{};
-  for (unsigned i = 0; i < kFastTlbEntries; ++i) {
-    table.minus_read[i] = table.minus_write[i] = FastTlb::no_page(i);
+// The tags of an empty table, by table: clearing is a copy.
+struct EmptyTags {
+  uint64_t tags[kFastTables][FastTlb::kMaxEntries];
+};
+constexpr EmptyTags make_empty() {
+  EmptyTags empty{};
+  for (unsigned table = 0; table < kFastTables; ++table) {
+    for (unsigned i = 0; i < kFastEntries[table]; ++i) {
+      empty.tags[table][i] = no_fast_page(i, kFastEntries[table]);
+    }
   }
-  return table;
+  return empty;
 }
-constexpr FastTlb kEmpty = empty_table();
+constexpr EmptyTags kEmpty = make_empty();
+
+FastTlb& fast(Cpu& cpu, FastTable table) {
+  return cpu.translator.tlb[static_cast<unsigned>(table)];
+}
+const uint64_t* empty_tags(FastTable table) { return kEmpty.tags[static_cast<unsigned>(table)]; }
+size_t tags_size(FastTable table) { return fast_entries(table) * sizeof(uint64_t); }
 
 FastTable current_table(const Cpu& cpu) {
   if (cpu.tlb == &cpu.tlbs->supervisor) return FastTable::Supervisor;
@@ -24,37 +36,38 @@ FastTable current_table(const Cpu& cpu) {
 
 }  // namespace
 
-void clear_fast(FastTlb& table) {
-  std::memcpy(table.minus_read, kEmpty.minus_read,
-              sizeof(table.minus_read) + sizeof(table.minus_write));
+void clear_fast(Cpu& cpu, FastTable table) {
+  std::memcpy(fast(cpu, table).minus_read, empty_tags(table), tags_size(table));
+  clear_fast_writes(cpu, table);
 }
 
-void clear_fast_writes(FastTlb& table) {
-  std::memcpy(table.minus_write, kEmpty.minus_write, sizeof(table.minus_write));
+void clear_fast_writes(Cpu& cpu, FastTable table) {
+  std::memcpy(fast(cpu, table).minus_write, empty_tags(table), tags_size(table));
 }
 
-void clear_fast_page(FastTlb& table, uint64_t linear) {
-  const unsigned i = FastTlb::index(linear);
-  table.minus_read[i] = table.minus_write[i] = FastTlb::no_page(i);
-}
-
-void clear_fast_large(FastTlb& table, uint64_t linear) {
-  // A page of the same GiB differs from `linear` only below bit 30.
+void clear_fast_page(Cpu& cpu, FastTable which, uint64_t linear, bool large) {
+  FastTlb& table = fast(cpu, which);
+  const unsigned entries = fast_entries(which);
+  const unsigned slot = static_cast<unsigned>(linear / kPageSize) % entries;
+  table.minus_read[slot] = table.minus_write[slot] = empty_tags(which)[slot];
+  if (!large) return;
   const auto same_gib = [linear](uint64_t minus) {
     return align_down(~minus + 1, GiB) == align_down(linear, GiB);
   };
-  for (unsigned i = 0; i < kFastTlbEntries; ++i) {
-    if (same_gib(table.minus_read[i])) table.minus_read[i] = FastTlb::no_page(i);
-    if (same_gib(table.minus_write[i])) table.minus_write[i] = FastTlb::no_page(i);
+  for (unsigned i = 0; i < entries; ++i) {
+    if (same_gib(table.minus_read[i])) table.minus_read[i] = empty_tags(which)[i];
+    if (same_gib(table.minus_write[i])) table.minus_write[i] = empty_tags(which)[i];
   }
 }
 
-void clear_fast_writes(FastTlb& table, uint64_t host_base, std::span<const uint64_t> pages) {
-  for (unsigned i = 0; i < kFastTlbEntries; ++i) {
-    if (table.minus_write[i] == FastTlb::no_page(i)) continue;
+void clear_fast_writes(Cpu& cpu, FastTable which, uint64_t host_base,
+                       std::span<const uint64_t> pages) {
+  FastTlb& table = fast(cpu, which);
+  for (unsigned i = 0; i < fast_entries(which); ++i) {
+    if (table.minus_write[i] == empty_tags(which)[i]) continue;
     const uint64_t page = (~table.minus_write[i] + 1 + table.addend[i] - host_base) / kPageSize;
     if (std::find(pages.begin(), pages.end(), page) != pages.end()) {
-      table.minus_write[i] = FastTlb::no_page(i);
+      table.minus_write[i] = empty_tags(which)[i];
     }
   }
 }
@@ -64,16 +77,17 @@ void clear_jumps(JumpTable& jumps) {
 }
 
 void init_translator_state(Cpu& cpu) {
-  for (FastTlb& table : cpu.translator.tlb) clear_fast(table);
+  for (unsigned i = 0; i < kFastTables; ++i) clear_fast(cpu, static_cast<FastTable>(i));
   clear_jumps(cpu.translator.jumps);
   cpu.translator.cpu = &cpu;
 }
 
 void install_fast(Cpu& cpu, const TlbEntry& entry, uint64_t page) {
-  FastTlb& table = cpu.translator.tlb[static_cast<unsigned>(current_table(cpu))];
-  const unsigned i = FastTlb::index(page);
-  table.minus_read[i] = entry.read_tag == page ? ~page + 1 : FastTlb::no_page(i);
-  table.minus_write[i] = entry.write_tag == page ? ~page + 1 : FastTlb::no_page(i);
+  const FastTable which = current_table(cpu);
+  FastTlb& table = fast(cpu, which);
+  const unsigned i = static_cast<unsigned>(page / kPageSize) % fast_entries(which);
+  table.minus_read[i] = entry.read_tag == page ? ~page + 1 : empty_tags(which)[i];
+  table.minus_write[i] = entry.write_tag == page ? ~page + 1 : empty_tags(which)[i];
   table.addend[i] = entry.addend;
 }
 

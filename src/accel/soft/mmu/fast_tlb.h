@@ -10,15 +10,14 @@
 
 namespace trapeze::soft {
 
-void clear_fast(FastTlb& table);
-void clear_fast_writes(FastTlb& table);
+void clear_fast(Cpu& cpu, FastTable table);
+void clear_fast_writes(Cpu& cpu, FastTable table);
 // Takes back the right to write to the guest physical pages (page numbers); `host_base`: the host
 // address of guest physical address 0.
-void clear_fast_writes(FastTlb& table, uint64_t host_base, std::span<const uint64_t> pages);
-// All of the GiB that holds `linear`: a large page lies in it.
-void clear_fast_large(FastTlb& table, uint64_t linear);
-// The page that holds `linear`.
-void clear_fast_page(FastTlb& table, uint64_t linear);
+void clear_fast_writes(Cpu& cpu, FastTable table, uint64_t host_base,
+                       std::span<const uint64_t> pages);
+// The page that holds `linear`; with `large` all of its GiB, because a large page may be meant.
+void clear_fast_page(Cpu& cpu, FastTable table, uint64_t linear, bool large);
 void clear_jumps(JumpTable& jumps);
 // All tables; once when the CPU is made.
 void init_translator_state(Cpu& cpu);

@@ -15,7 +15,8 @@ constexpr uint64_t kFrameGlobal = 1, kFrameLarge = 2;
 
 void clear(Tlb& tlb) {
   std::fill(std::begin(tlb.entries), std::end(tlb.entries), TlbEntry{});
-  tlb.any_large = tlb.any_local = false;
+  tlb.large_regions = 0;
+  tlb.any_local = false;
 }
 
 void clear_local(Tlb& tlb) {
@@ -30,7 +31,7 @@ void clear_page(Tlb& tlb, uint64_t linear) {
   const uint64_t page = align_down(linear, kPageSize);
   TlbEntry& entry = tlb.entry(linear);
   if (entry.read_tag == page || entry.write_tag == page) entry = TlbEntry{};
-  if (!tlb.any_large) return;
+  if (!tlb.may_have_large(linear)) return;
   // Fragments of the large page that holds `linear` may be anywhere in it. How large it was is not
   // remembered, so all fragments within the largest size go.
   for (TlbEntry& fragment : tlb.entries) {
@@ -70,16 +71,12 @@ void new_supervisor_code_epoch(Cpu& cpu) {
   refresh_code_tag(cpu);
 }
 
-FastTlb& fast(Cpu& cpu, FastTable table) {
-  return cpu.translator.tlb[static_cast<unsigned>(table)];
-}
 void clear_fast_user(Cpu& cpu) {
-  clear_fast(fast(cpu, FastTable::User));
-  clear_fast(fast(cpu, FastTable::UserAsSupervisor));
+  clear_fast(cpu, FastTable::User);
+  clear_fast(cpu, FastTable::UserAsSupervisor);
 }
 void clear_fast_page(Cpu& cpu, FastTable table, const Tlb& tlb, uint64_t linear) {
-  clear_fast_page(fast(cpu, table), linear);
-  if (tlb.any_large) clear_fast_large(fast(cpu, table), linear);
+  soft::clear_fast_page(cpu, table, linear, tlb.may_have_large(linear));
 }
 
 void clear_space(Cpu& cpu, AddressSpace& space) {
@@ -90,7 +87,7 @@ void clear_space(Cpu& cpu, AddressSpace& space) {
 }
 
 void drop_local_supervisor(Cpu& cpu) {
-  if (cpu.tlbs->supervisor.any_local) clear_fast(fast(cpu, FastTable::Supervisor));
+  if (cpu.tlbs->supervisor.any_local) clear_fast(cpu, FastTable::Supervisor);
   clear_local(cpu.tlbs->supervisor);
   if (cpu.tlbs->local_supervisor_code) new_supervisor_code_epoch(cpu);
 }
@@ -132,7 +129,8 @@ void select_tlb(Cpu& cpu) {
 }
 
 void flush_tlb(Cpu& cpu) {
-  for (FastTlb& table : cpu.translator.tlb) clear_fast(table);
+  clear_fast(cpu, FastTable::Supervisor);
+  clear_fast_user(cpu);
   clear(cpu.tlbs->supervisor);
   new_supervisor_code_epoch(cpu);
   for (AddressSpace& space : cpu.tlbs->spaces) {
@@ -261,11 +259,12 @@ void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {
     }
   };
   const auto host_base = reinterpret_cast<uint64_t>(cpu.env->memory->host_base());
-  for (FastTlb& table : cpu.translator.tlb) {
+  for (unsigned i = 0; i < kFastTables; ++i) {
+    const auto table = static_cast<FastTable>(i);
     if (pages.empty()) {
-      clear_fast_writes(table);
+      clear_fast_writes(cpu, table);
     } else {
-      clear_fast_writes(table, host_base, pages);
+      clear_fast_writes(cpu, table, host_base, pages);
     }
   }
   drop(cpu.tlbs->supervisor);

@@ -30,9 +30,11 @@ struct TlbEntry {
 
 struct Tlb {
   TlbEntry entries[kTlbEntries];
-  bool any_large = false;  // some entry is part of a large page
-  bool any_local = false;  // some entry is not global
+  uint64_t large_regions = 0;  // bit (GiB number % 64): some entry there is part of a large page
+  bool any_local = false;      // some entry is not global
 
+  static uint64_t region(uint64_t linear) { return uint64_t{1} << (linear / GiB % 64); }
+  bool may_have_large(uint64_t linear) const { return (large_regions & region(linear)) != 0; }
   TlbEntry& entry(uint64_t linear) { return entries[(linear / kPageSize) % kTlbEntries]; }
 };
 

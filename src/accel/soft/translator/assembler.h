@@ -81,6 +81,11 @@ class Assembler : public Xbyak::CodeGenerator {
     pext(to, from, at(mask_offset));
   }
 
+  void pdep_state(const Xbyak::Reg64& to, const Xbyak::Reg64& from, size_t mask_offset) {
+    db(0x65);
+    pdep(to, from, at(mask_offset));
+  }
+
   // --- jumps with a 32-bit displacement, filled in later; they give its position
   uint32_t jump() {
     db(0xe9);
@@ -92,6 +97,10 @@ class Assembler : public Xbyak::CodeGenerator {
     return placeholder();
   }
   void jump_to(uint32_t offset) { set_jump(jump(), offset); }
+  void call_to(uint32_t offset) {
+    db(0xe8);
+    set_jump(placeholder(), offset);
+  }
   void set_jump(uint32_t at, uint32_t target) { put32(at, target - (at + 4)); }
   void put32(uint32_t at, uint32_t value) { rewrite(at, value, 4); }
   // Jumps over the next five-byte jump when RCX is 0.

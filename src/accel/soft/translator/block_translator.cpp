@@ -116,6 +116,18 @@ void BlockTranslator::emit_item(const Item& item) {
     case Form::Return:
       done = emit_return(item);
       break;
+    case Form::PushFlags:
+      done = emit_push_flags(item);
+      break;
+    case Form::DisableInterrupts:
+      done = emit_disable_interrupts();
+      break;
+    case Form::EnableInterrupts:
+      done = emit_enable_interrupts(item);
+      break;
+    case Form::CompareExchangeWide:
+      done = emit_compare_exchange_wide(item);
+      break;
   }
   if (!done) emit_interpret(item);
 }
@@ -140,7 +152,14 @@ void BlockTranslator::emit_cold() {
   for (const ColdSite& item : cold_sites_) {
     code_.set_jump(item.jump, code_.here());
     code_.store_imm32(TRAPEZE_STATE(site), item.site);
-    code_.jump_to(translator_.stubs_.slow);
+    const Site& site = translator_.sites_[item.site];
+    if (site.kind != SiteKind::Memory) {
+      code_.jump_to(translator_.stubs_.slow);
+      continue;
+    }
+    const auto table = static_cast<unsigned>(translation_.table);
+    code_.call_to(translator_.stubs_.fill[table][site.write ? 1 : 0]);
+    code_.jump_to(site.retry);
   }
   for (const ColdExit& item : cold_exits_) {
     code_.set_jump(item.jump, code_.here());

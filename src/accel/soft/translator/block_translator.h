@@ -37,6 +37,8 @@ class BlockTranslator {
     uint8_t base = 0;              // guest register
     int32_t low = 0, high = 0;     // bytes [base + low, base + high), base as before the first item
     bool write = false;
+    bool aligned = false;  // some accesses must be: `alignment` is the place of one
+    int32_t alignment = 0;
     uint32_t site = kNone;
     uint32_t after = kNone;  // where the last item's code ends
   };
@@ -51,6 +53,14 @@ class BlockTranslator {
     int32_t disp = 0;
     unsigned size = 0;
     bool write = false;
+    bool aligned = false;
+  };
+  // An access for the inline TLB.
+  struct Access {
+    uint32_t start = 0;  // where the code that makes the address begins
+    uint16_t size = 0;
+    bool write = false;
+    bool aligned = false;
   };
   // A jump out of the hot path, to code that is emitted behind the block.
   struct ColdSite {
@@ -109,6 +119,12 @@ class BlockTranslator {
   void emit_jump_if(const Item& item);
   bool emit_call(const Item& item);
   bool emit_return(const Item& item);
+  bool emit_push_flags(const Item& item);
+  bool emit_disable_interrupts();
+  bool emit_enable_interrupts(const Item& item);
+  bool emit_compare_exchange_wide(const Item& item);
+  bool emit_bit_string(const Item& item);
+  bool emit_push_memory(const Item& item);
 
   // parts (operands.cpp)
   bool gather(const Item& item, PlainOperands& out) const;
@@ -120,7 +136,7 @@ class BlockTranslator {
   void store_scratch(const RegisterUse& use);
   void emit_linear(const Item& item, const ZydisDecodedOperand& memory, bool with_segment);
   bool constant_linear(const Item& item, const ZydisDecodedOperand& memory, uint64_t& linear) const;
-  HostMemory probe(Site site, uint32_t start, bool aligned);
+  HostMemory probe(const Item& item, const Access& access);
   HostMemory probe_operand(const Item& item, const ZydisDecodedOperand& memory, bool aligned);
   HostMemory probe_stack(const Item& item, uint8_t base, int32_t offset, bool write);
   HostMemory combine(HostMemory memory);
@@ -143,6 +159,9 @@ class BlockTranslator {
   void emit_cold();
   uint64_t rip_of(const Item& item) const { return translation_.linear + item.insn.start; }
   uint64_t next_rip_of(const Item& item) const { return rip_of(item) + item.insn.length; }
+  size_t tlb_mask() const {
+    return TRAPEZE_STATE(tlb_masks) + static_cast<size_t>(translation_.table) * sizeof(uint64_t);
+  }
   size_t table_offset(size_t member) const {
     return TRAPEZE_STATE(tlb) + static_cast<size_t>(translation_.table) * sizeof(FastTlb) + member;
   }

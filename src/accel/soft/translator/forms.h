@@ -19,6 +19,10 @@ enum class Form : uint8_t {
   JumpIf,
   Call,
   Return,
+  PushFlags,
+  DisableInterrupts,
+  EnableInterrupts,
+  CompareExchangeWide,  // CMPXCHG8B, CMPXCHG16B
 };
 
 // True for what needs the SSE unit: XMM registers or MXCSR.

@@ -10,7 +10,6 @@ using Xbyak::Reg64;
 
 namespace {
 
-constexpr uint8_t kRspNumber = 4;
 // Wider groups cross pages more often, and then each instruction needs its own probe.
 constexpr int32_t kMaxGroupBytes = 256;
 constexpr int32_t kMaxDisp = 1 << 20;
@@ -42,14 +41,14 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
       }
       const bool push = item.form == Form::Push;
       if (!push && item.insn.dst / 8 == kRspNumber) return false;
-      reach = {kRspNumber, push ? -8 : 0, 8, push};
+      reach = {kRspNumber, push ? -8 : 0, 8, push, false};
       return true;
     }
     case Form::Return:
-      reach = {kRspNumber, 0, 8, false};
+      reach = {kRspNumber, 0, 8, false, false};
       return zy.operand_width == 64 && zy.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
     case Form::Call:
-      reach = {kRspNumber, -8, 8, true};
+      reach = {kRspNumber, -8, 8, true, false};
       return item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     case Form::Plain:
       break;
@@ -59,6 +58,10 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
     case Form::Leave:
     case Form::Jump:
     case Form::JumpIf:
+    case Form::PushFlags:
+    case Form::DisableInterrupts:
+    case Form::EnableInterrupts:
+    case Form::CompareExchangeWide:
       return false;
   }
   const ZydisDecodedOperand* memory = nullptr;
@@ -69,12 +72,13 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
   const auto& mem = memory->mem;
   if (!is_base_register(mem.base) || mem.index != ZYDIS_REGISTER_NONE) return false;
   if (mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS) return false;
-  if (zy.address_width != 64 || must_be_aligned(zy, *memory)) return false;
+  if (zy.address_width != 64) return false;
   const int64_t disp = mem.disp.has_displacement ? mem.disp.value : 0;
   if (disp < -kMaxDisp || disp > kMaxDisp || memory->size == 0) return false;
   reach.base = gpr_slot(mem.base) / 8;
   reach.disp = static_cast<int32_t>(disp);
   reach.size = memory->size / 8U;
+  reach.aligned = must_be_aligned(zy, *memory);
   reach.write = (memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
   return true;
 }
@@ -98,7 +102,12 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
     case Form::JumpIf:
     case Form::Call:
     case Form::Return:
+    case Form::PushFlags:
+    case Form::EnableInterrupts:
+    case Form::CompareExchangeWide:
       break;
+    case Form::DisableInterrupts:
+      return translation_.table != FastTable::User;
   }
   return false;
 }
@@ -143,6 +152,11 @@ unsigned BlockTranslator::extend_group(unsigned first, Group& group,
       const int32_t end = disp + static_cast<int32_t>(reach.size);
       const int32_t high = accesses == 0 ? end : std::max(group.high, end);
       if (high - low > kMaxGroupBytes) break;
+      if (reach.aligned && group.aligned && (disp - group.alignment) % 16 != 0) break;
+      if (reach.aligned) {
+        group.aligned = true;
+        group.alignment = disp;
+      }
       group.low = low;
       group.high = high;
       group.write |= reach.write;
@@ -178,6 +192,9 @@ void BlockTranslator::plan_groups() {
       ++i;
       continue;
     }
+    // The check of the group's first byte must tell of all aligned accesses.
+    if (group.aligned) group.low -= ((group.low - group.alignment) % 16 + 16) % 16;
+    if (group.aligned && group.high - group.low <= 16) group.high = group.low + 17;
     const auto number = static_cast<uint32_t>(groups_.size());
     groups_.push_back(group);
     for (unsigned k = i; k <= group.last; ++k) {
@@ -204,13 +221,6 @@ HostMemory BlockTranslator::group_access(const Item& item) {
   Group& group = groups_[place.group];
   if (group.site == kNone) {
     const uint32_t start = code_.here();
-    Site site;
-    site.insn = item.insn;
-    site.group = true;
-    site.size = static_cast<uint16_t>(group.high - group.low);
-    site.write = group.write;
-    site.base = group.base;
-    site.offset = group.low;
     const uint8_t home = kHostRegister[group.base];
     if (home == kInMemory) {
       code_.load(Reg64(kAddress), offsetof(Cpu, gpr) + size_t{group.base} * 8);
@@ -219,8 +229,9 @@ HostMemory BlockTranslator::group_access(const Item& item) {
       code_.lea(Reg64(kAddress), code_.ptr[Reg64(home) + group.low]);
     }
     group.site = static_cast<uint32_t>(translator_.sites_.size());
-    const HostMemory memory = probe(site, start, false);
-    combine(memory);
+    const auto size = static_cast<uint16_t>(group.high - group.low);
+    combine(probe(item, {start, size, group.write, group.aligned}));
+    translator_.sites_[group.site].group = true;
     waiting_for_next_.pop_back();  // `next` is the code for one by one
   }
   return {kAddress, false, place.disp - group.low};

@@ -203,27 +203,38 @@ void BlockTranslator::emit_linear(const Item& item, const ZydisDecodedOperand& m
 }
 
 // Looks R11 up in the inline TLB; leaves the flags alone. Behind it R11 + RCX is the host address.
-HostMemory BlockTranslator::probe(Site wanted, uint32_t start, bool aligned) {
+HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
   const Reg64 address(kAddress), scratch(kScratch);
+  const auto number = static_cast<uint32_t>(translator_.sites_.size());
+  Site& site = translator_.sites_.emplace_back();
+  site.kind = SiteKind::Memory;
+  site.translation = index_;
+  site.linear = translation_.linear;
+  site.uses_sse = translation_.uses_sse;
+  site.insn = item.insn;
+  site.size = access.size;
+  site.write = access.write;
+  site.aligned = access.aligned;
+  site.retry = access.start;
+  waiting_for_next_.push_back(number);
+
+  if (access.aligned && access.size > 16) {  // a group with aligned accesses
+    code_.pext_state(scratch, address, TRAPEZE_STATE(unaligned_mask));
+    code_.skip_jump_if_rcx_zero();
+    cold(code_.jump(), number);
+  }
+  const bool alone = access.aligned && access.size == 16;
   const size_t tags =
-      table_offset(wanted.write ? offsetof(FastTlb, minus_write) : offsetof(FastTlb, minus_read));
-  code_.pext_state(scratch, address, TRAPEZE_STATE(tlb_mask));
+      table_offset(access.write ? offsetof(FastTlb, minus_write) : offsetof(FastTlb, minus_read));
+  code_.pext_state(scratch, address, tlb_mask());
   code_.db(0x65);
   code_.mov(scratch, code_.ptr[scratch * 8 + tags]);
-  code_.lea(scratch, code_.ptr[address + scratch + (aligned ? 0 : wanted.size - 1)]);
+  code_.lea(scratch, code_.ptr[address + scratch + (alone ? 0 : access.size - 1)]);
   code_.pext_state(scratch, scratch,
-                   aligned ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
+                   alone ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
   code_.skip_jump_if_rcx_zero();
-  const auto number = static_cast<uint32_t>(translator_.sites_.size());
-  wanted.kind = SiteKind::Memory;
-  wanted.translation = index_;
-  wanted.linear = translation_.linear;
-  wanted.uses_sse = translation_.uses_sse;
-  wanted.retry = start;
-  translator_.sites_.push_back(wanted);
-  waiting_for_next_.push_back(number);
   cold(code_.jump(), number);
-  code_.pext_state(scratch, address, TRAPEZE_STATE(tlb_mask));
+  code_.pext_state(scratch, address, tlb_mask());
   code_.db(0x65);
   code_.mov(scratch, code_.ptr[scratch * 8 + table_offset(offsetof(FastTlb, addend))]);
   return {kAddress, true, 0};
@@ -233,32 +244,21 @@ HostMemory BlockTranslator::probe_operand(const Item& item, const ZydisDecodedOp
                                           bool aligned) {
   if (place_of(item) != nullptr) return group_access(item);
   const uint32_t start = code_.here();
-  Site site;
-  site.insn = item.insn;
-  site.size = static_cast<uint8_t>(memory.size / 8);
-  site.write = (memory.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
-  site.aligned = aligned;
-  site.moffs = (item.zy.attributes & ZYDIS_ATTRIB_HAS_MODRM) == 0;
   emit_linear(item, memory, true);
-  return probe(site, start, aligned);
+  const bool write = (memory.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  return probe(item, {start, static_cast<uint16_t>(memory.size / 8), write, aligned});
 }
 
 HostMemory BlockTranslator::probe_stack(const Item& item, uint8_t base, int32_t offset,
                                         bool write) {
   if (place_of(item) != nullptr) return group_access(item);
   const uint32_t start = code_.here();
-  Site site;
-  site.insn = item.insn;
-  site.size = 8;
-  site.write = write;
-  site.base = base;
-  site.offset = offset;
   if (offset == 0) {
     code_.mov(Reg64(kAddress), Reg64(kHostRegister[base]));
   } else {
     code_.lea(Reg64(kAddress), code_.ptr[Reg64(kHostRegister[base]) + offset]);
   }
-  return probe(site, start, false);
+  return probe(item, {start, 8, write, false});
 }
 
 HostMemory BlockTranslator::combine(HostMemory memory) {

@@ -88,6 +88,7 @@ bool BlockTranslator::is_encodable(const Item& item) {
 bool BlockTranslator::emit_plain(const Item& item) {
   const ZydisDecodedInstruction& zy = item.zy;
   PlainOperands operands;
+  if (has_memory(item) && is_bit_string(zy, item.operands)) return emit_bit_string(item);
   if (!is_encodable(item) || !gather(item, operands)) return false;
   const bool in_group = use_groups_ && group_of(item) != kNone;
   if (!assign_scratch(operands, !in_group)) return false;
@@ -216,6 +217,7 @@ bool BlockTranslator::emit_push(const Item& item) {
     push_constant(item, static_cast<uint64_t>(item.insn.imm64));
     return true;
   }
+  if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) return emit_push_memory(item);
   if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
   if (ZydisRegisterGetClass(operand.reg.value) != ZYDIS_REGCLASS_GPR64) return false;
   const uint8_t guest = item.insn.dst / 8;

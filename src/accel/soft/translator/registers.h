@@ -13,6 +13,7 @@ inline constexpr uint8_t kInMemory = 0xff;
 inline constexpr uint8_t kHostRegister[16] = {
     0, 10, 2, 3, 9, 5, 6, 7, 8, kInMemory, kInMemory, kInMemory, 12, 13, 14, 15,
 };
+inline constexpr uint8_t kRspNumber = 4, kRcxNumber = 1;
 inline constexpr uint8_t kHostRsp = kHostRegister[4], kHostRcx = kHostRegister[1];
 
 }  // namespace trapeze::soft

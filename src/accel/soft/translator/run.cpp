@@ -98,18 +98,9 @@ const void* Translator::resume(Cpu& cpu, const Site& site, uint32_t offset) {
 
 const void* Translator::memory_miss(Cpu& cpu, const Site& site) {
   ++stats_.tlb_misses;
-  cpu.gpr[kRipReg] = site.linear;
-  uint64_t linear = 0;
-  if (site.base != 0xff) {
-    linear = cpu.gpr[site.base] + static_cast<uint64_t>(static_cast<int64_t>(site.offset));
-  } else {
-    // moffs forms have no base, and their address where others have displacement and immediate.
-    linear =
-        site.moffs ? static_cast<uint64_t>(site.insn.imm64) : effective_address(cpu, site.insn);
-    if (site.insn.seg == kFs || site.insn.seg == kGs) linear += cpu.linear_base[site.insn.seg];
-  }
+  const uint64_t linear = cpu.translator.linear;
   const bool whole = linear % kPageSize + site.size <= kPageSize;
-  const bool aligned = !site.aligned || linear % site.size == 0;
+  const bool aligned = !site.aligned || linear % 16 == 0;
   if (whole && aligned && fill_fast_tlb(cpu, linear, site.write)) {
     ++stats_.tlb_fills;
     return resume(cpu, site, site.retry);

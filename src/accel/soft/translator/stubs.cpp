@@ -1,5 +1,6 @@
 #include "accel/soft/translator/stubs.h"
 
+#include "accel/soft/mmu/tlb.h"
 #include "accel/soft/translator/registers.h"
 
 namespace trapeze::soft {
@@ -48,6 +49,80 @@ void load_guest(Assembler& code) {
   }
 }
 
+// R11: the linear address. Keeps everything but RCX.
+uint32_t emit_fill(Assembler& code, FastTable table, bool write, uint32_t slow) {
+  const uint32_t start = code.here();
+  const size_t base = TRAPEZE_STATE(tlb) + static_cast<size_t>(table) * sizeof(FastTlb);
+  const size_t read_tags = base + offsetof(FastTlb, minus_read);
+  const size_t write_tags = base + offsetof(FastTlb, minus_write);
+  const unsigned entries = fast_entries(table);
+  Xbyak::Label give_up, not_writable, installed;
+  const auto indexed = [&code](size_t offset) { return code.ptr[regs::rax * 8 + offset]; };
+  code.store(TRAPEZE_STATE(saved[0]), regs::rax);
+  code.store(TRAPEZE_STATE(saved[1]), regs::rdx);
+  code.lahf();
+  code.seto(regs::al);
+  code.store(TRAPEZE_STATE(saved[2]), regs::rax);
+  code.mov(regs::rdx, regs::r11);
+  code.and_(regs::rdx, -static_cast<int>(kPageSize));
+  code.mov(regs::eax, regs::r11d);
+  code.shr(regs::eax, 12);
+  code.mov(regs::ecx, regs::eax);
+  code.and_(regs::eax, entries - 1);
+  code.and_(regs::ecx, kTlbEntries - 1);
+  code.shl(regs::ecx, 5);
+  static_assert(sizeof(TlbEntry) == 32);
+  code.db(0x65);
+  code.add(regs::rcx, code.at(offsetof(Cpu, tlb)));
+  code.neg(regs::rdx);
+  // There already: the access crosses pages or is not aligned.
+  code.db(0x65);
+  code.cmp(regs::rdx, indexed(write ? write_tags : read_tags));
+  code.je(give_up);
+  code.neg(regs::rdx);
+  code.cmp(
+      regs::rdx,
+      code.ptr[regs::rcx + (write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag))]);
+  code.jne(give_up);
+  code.neg(regs::rdx);
+  code.db(0x65);
+  code.mov(indexed(read_tags), regs::rdx);
+  if (!write) {
+    code.neg(regs::rdx);
+    code.cmp(regs::rdx, code.ptr[regs::rcx + offsetof(TlbEntry, write_tag)]);
+    code.jne(not_writable);
+    code.neg(regs::rdx);
+  }
+  code.L(installed);
+  code.db(0x65);
+  code.mov(indexed(write_tags), regs::rdx);
+  code.mov(regs::rdx, code.ptr[regs::rcx + offsetof(TlbEntry, addend)]);
+  code.db(0x65);
+  code.mov(indexed(base + offsetof(FastTlb, addend)), regs::rdx);
+  const auto restore = [&code] {
+    code.load(regs::rax, TRAPEZE_STATE(saved[2]));
+    code.add(regs::al, 0x7f);
+    code.sahf();
+    code.load(regs::rax, TRAPEZE_STATE(saved[0]));
+    code.load(regs::rdx, TRAPEZE_STATE(saved[1]));
+  };
+  restore();
+  code.ret();
+  if (!write) {
+    code.L(not_writable);  // no_fast_page(): the addend is another page's from now on
+    code.lea(regs::edx, code.ptr[regs::rax + 2]);
+    code.and_(regs::edx, entries - 1);
+    code.shl(regs::edx, 12);
+    code.neg(regs::rdx);
+    code.jmp(installed);
+  }
+  code.L(give_up);
+  restore();
+  code.lea(regs::rsp, code.ptr[regs::rsp + 8]);
+  code.jump_to(slow);
+  return start;
+}
+
 void leave(Assembler& code) {
   code.load(regs::rax, TRAPEZE_STATE(site));
   code.add(regs::rsp, 8);
@@ -71,6 +146,7 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base) {
   leave(code);
 
   stubs.slow = code.here();
+  code.store(TRAPEZE_STATE(linear), regs::r11);
   save_guest(code);
   Xbyak::Label leave_label, no_sse;
   code.load(regs::rdi, TRAPEZE_STATE(cpu));
@@ -94,6 +170,12 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base) {
   code.L(leave_label);
   leave(code);
 
+  for (unsigned table = 0; table < kFastTables; ++table) {
+    for (const bool write : {false, true}) {
+      stubs.fill[table][write ? 1 : 0] =
+          emit_fill(code, static_cast<FastTable>(table), write, stubs.slow);
+    }
+  }
   const auto address = reinterpret_cast<uintptr_t>(exec_base + enter);
   stubs.enter = reinterpret_cast<uint64_t (*)(Cpu*, const void*)>(address);
   return stubs;

@@ -13,6 +13,9 @@ struct Stubs {
   // The GS base must be &cpu.
   uint64_t (*enter)(Cpu* cpu, const void* code) = nullptr;
   uint32_t exit = 0;  // saves the guest's state and returns from enter()
+  // Called where a probe missed: copies the TLB's entry to the inline one and returns, or goes to
+  // `slow`. By table, then read or write.
+  uint32_t fill[kFastTables][2] = {};
   uint32_t slow = 0;  // saves it and asks Cpu::translator.slow how to go on: at an address, or null
 };
 

@@ -53,14 +53,11 @@ enum class SiteKind : uint8_t {
 struct Site {
   SiteKind kind = SiteKind::Interpret;
   bool write = false;
-  bool aligned = false;   // the access must be aligned to its size
-  uint8_t base = 0xff;    // the access is at this guest register + offset; 0xff: at the operand
+  bool aligned = false;   // the access must be, to 16 bytes
   bool group = false;     // Memory: of several instructions; where the probe misses, `next`
                           // is code for them one by one
-  bool moffs = false;     // the instruction has an absolute address in imm64
   bool uses_sse = false;  // of the translation
   uint16_t size = 0;
-  int32_t offset = 0;
   uint32_t translation = 0;
   uint64_t linear = 0;    // of the block
   uint32_t retry = 0;     // Memory: where the probe begins

@@ -75,7 +75,9 @@ FastTable table_of(const Cpu& cpu) {
   return cpu.tlb == &cpu.tlbs->supervisor ? FastTable::Supervisor : FastTable::UserAsSupervisor;
 }
 
-bool can_translate(const Cpu& cpu) { return is_code64(cpu) && cpu.linear_base[kCs] == 0; }
+bool can_translate(const Cpu& cpu) {
+  return is_code64(cpu) && cpu.linear_base[kCs] == 0 && (cpu.cpl == 0 || cpu.cpl == 3);
+}
 
 }  // namespace
 
