@@ -152,13 +152,10 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   clear_fast_page(cpu, FastTable::User, cpu.tlbs->current->user, linear);
   clear_fast_page(cpu, FastTable::UserAsSupervisor, cpu.tlbs->current->user_as_supervisor, linear);
   clear_page(cpu.tlbs->supervisor, linear);
-  // A large page of code may span far more than the page in the filter; large code pages are the
-  // supervisor's, and flushing one of those is rare enough to start over.
-  const bool large = cpu.tlbs->large_supervisor_code && static_cast<int64_t>(linear) < 0;
-  if (large || cpu.tlbs->supervisor_code.may_hold(linear)) new_supervisor_code_epoch(cpu);
+  if (cpu.tlbs->supervisor_code.may_hold(linear)) new_supervisor_code_epoch(cpu);
   clear_page(cpu.tlbs->current->user, linear);
   clear_page(cpu.tlbs->current->user_as_supervisor, linear);
-  if (cpu.tlbs->current->code.may_hold(linear) || cpu.tlbs->current->large_code) {
+  if (cpu.tlbs->current->code.may_hold(linear)) {
     new_code_epoch(cpu, *cpu.tlbs->current);
   }
   // A supervisor page may be global: other address spaces hold it as AC sees it.
@@ -239,11 +236,9 @@ bool translate_fetch(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
     cpu.tlbs->local_supervisor_code = true;
   }
   if (request.user) {
-    cpu.tlbs->current->code.add(linear);
-    cpu.tlbs->current->large_code |= translation.large;
+    cpu.tlbs->current->code.add(linear, translation.large);
   } else {
-    cpu.tlbs->supervisor_code.add(linear);
-    cpu.tlbs->large_supervisor_code |= translation.large;
+    cpu.tlbs->supervisor_code.add(linear, translation.large);
   }
   gpa = translation.gpa;
   return true;

@@ -39,16 +39,33 @@ struct Tlb {
 };
 
 // Which pages code was fetched from since the code epoch began, roughly (no false negatives): most
-// INVLPGs are for data pages and need not start a new epoch.
+// INVLPGs are for data pages and need not start a new epoch. Of large pages only the GiB is known.
 struct CodeFilter {
-  uint64_t bits[8] = {};
+  static constexpr unsigned kWords = 64, kMaxRegions = 4;
+  uint64_t bits[kWords] = {};
+  uint64_t large_regions[kMaxRegions] = {};  // linear address / GiB
+  unsigned large_count = 0;                  // more than kMaxRegions: anywhere
 
   static unsigned hash(uint64_t linear) {
-    return static_cast<unsigned>((linear / kPageSize * 0x9e37'79b9'7f4a'7c15U) >> 55);
+    return static_cast<unsigned>((linear / kPageSize * 0x9e37'79b9'7f4a'7c15U) >> 52);
   }
-  void add(uint64_t linear) { bits[hash(linear) / 64] |= uint64_t{1} << (hash(linear) % 64); }
+  void add(uint64_t linear, bool large) {
+    if (!large) {
+      bits[hash(linear) / 64] |= uint64_t{1} << (hash(linear) % 64);
+    } else if (!in_large_region(linear)) {
+      if (large_count < kMaxRegions) large_regions[large_count] = linear / GiB;
+      ++large_count;
+    }
+  }
   bool may_hold(uint64_t linear) const {
-    return ((bits[hash(linear) / 64] >> (hash(linear) % 64)) & 1) != 0;
+    return ((bits[hash(linear) / 64] >> (hash(linear) % 64)) & 1) != 0 || in_large_region(linear);
+  }
+  bool in_large_region(uint64_t linear) const {
+    if (large_count > kMaxRegions) return true;
+    for (unsigned i = 0; i < large_count; ++i) {
+      if (large_regions[i] == linear / GiB) return true;
+    }
+    return false;
   }
 };
 
@@ -59,7 +76,6 @@ struct AddressSpace {
   uint64_t last_used = 0;
   uint64_t code_epoch = 0;  // see code_tag(); new whenever a translation was dropped
   CodeFilter code;
-  bool large_code = false;  // code was fetched from a large page
   Tlb user;
   Tlb user_as_supervisor;
 };
@@ -74,7 +90,6 @@ struct TlbContexts {
   AddressSpace* current = &spaces[0];
   uint64_t supervisor_code_epoch = 1;
   CodeFilter supervisor_code;
-  bool large_supervisor_code = false;
   uint64_t next_epoch = 2;
   uint64_t uses = 0;
   bool local_supervisor_code = false;  // code was fetched from a supervisor page that is not global

@@ -239,8 +239,11 @@ bool BlockTranslator::emit_pop(const Item& item) {
   if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
   if (ZydisRegisterGetClass(operand.reg.value) != ZYDIS_REGCLASS_GPR64) return false;
   const uint8_t guest = item.insn.dst / 8;
-  if (guest == 4) return false;
   const HostMemory memory = probe_stack(item, 4, 0, false);
+  if (guest == kRspNumber) {  // the value, not the incremented pointer (SDM 2B)
+    code_.mov(Reg64(kHostRsp), code_.qword[host(memory)]);
+    return true;
+  }
   if (kHostRegister[guest] == kInMemory) {
     code_.mov(Reg64(kScratch), code_.qword[host(memory)]);
     code_.store(gpr_offset(guest), Reg64(kScratch));
