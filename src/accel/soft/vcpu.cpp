@@ -154,6 +154,7 @@ std::vector<Stat> SoftVcpu::stats() const {
     stats.push_back({"translator.code_bytes", jit.code_bytes});
     stats.push_back({"translator.chains", jit.links});
     stats.push_back({"translator.enters", jit.enters});
+    stats.push_back({"translator.lookups", jit.lookups});
     stats.push_back({"translator.exits.unlinked", jit.exits_unlinked});
     stats.push_back({"translator.exits.attention", jit.exits_attention});
     stats.push_back({"translator.exits.tag", jit.exits_tag});

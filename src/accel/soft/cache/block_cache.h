@@ -73,6 +73,8 @@ class CodeListener {
 
 class BlockCache final : public CodeOwner {
  public:
+  static constexpr unsigned kMaxBlockInsns = 64;
+
   static Result<std::unique_ptr<BlockCache>> create(const CpuModel& model);
 
   // The block at cpu.rip; nullptr with a fault pending (fetch fault, #UD comes from running it).
@@ -127,7 +129,6 @@ class BlockCache final : public CodeOwner {
   // a distribution kernel to a shell decodes about four times that; what is in use fits.
   static constexpr size_t kInsnCapacity = 208 * 1024;
   static constexpr size_t kBlockCapacity = 40 * 1024;
-  static constexpr unsigned kMaxBlockInsns = 32;
 
   explicit BlockCache(const CpuModel& model) : decoder_(model), model_(model) {}
 

@@ -4,10 +4,10 @@
 // changes it lives in exec/ (instructions), system/ (mode changes, events) and mmu/ (translation).
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
+#include "accel/soft/core/attention.h"
 #include "accel/soft/core/flags.h"
 #include "accel/soft/core/translator_state.h"
 #include "arch/x86/vcpu_state.h"
@@ -84,7 +84,7 @@ struct Cpu {
   uint64_t code_tag;        // see mmu/mmu.h
   Tlb* tlb;                 // for explicit data accesses at this CPL and EFLAGS.AC
   uint64_t linear_base[6];  // segment bases as addressing uses them: 0 for ES..DS in 64-bit mode
-  std::atomic<uint32_t> attention;
+  Attention attention;
   uint64_t instructions;  // executed so far
 
   // --- registers

@@ -39,12 +39,15 @@ constexpr uint64_t no_fast_page(unsigned index, unsigned entries) {
 // Where code for a linear address is, for jumps whose target is not known at translation. Addresses
 // are kept negative, for the same kind of compare. Whether the code is right for the address space,
 // privilege and mode of the moment, its own entry checks (Cpu::translator.tag).
-inline constexpr unsigned kJumpEntries = 8192;
+inline constexpr unsigned kJumpEntries = 32768;
 // Functions are aligned, return addresses are not: the lowest bits tell little.
 inline constexpr unsigned kJumpShift = 2;
 struct JumpTable {
-  uint64_t minus_linear[kJumpEntries];
-  const void* code[kJumpEntries];
+  struct Entry {
+    uint64_t minus_linear;
+    const void* code;
+  };
+  Entry entries[kJumpEntries];
 
   static constexpr unsigned index(uint64_t linear) {
     return static_cast<unsigned>(linear >> kJumpShift) % kJumpEntries;

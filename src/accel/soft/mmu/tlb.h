@@ -35,7 +35,13 @@ struct Tlb {
 
   static uint64_t region(uint64_t linear) { return uint64_t{1} << (linear / GiB % 64); }
   bool may_have_large(uint64_t linear) const { return (large_regions & region(linear)) != 0; }
-  TlbEntry& entry(uint64_t linear) { return entries[(linear / kPageSize) % kTlbEntries]; }
+  // Not simply the lowest bits: two pages that fight for an entry of the inline TLB, which is
+  // indexed by those, should not do so here too. translator/stubs.cpp does the same in code.
+  static constexpr unsigned kIndexShift = 10;
+  TlbEntry& entry(uint64_t linear) {
+    const uint64_t page = linear / kPageSize;
+    return entries[(page ^ page >> kIndexShift) % kTlbEntries];
+  }
 };
 
 // Which pages code was fetched from since the code epoch began, roughly (no false negatives): most

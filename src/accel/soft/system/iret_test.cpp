@@ -145,7 +145,7 @@ TEST_F(Iret64, UserCannotRaiseIfOrIopl) {
 TEST_F(Iret64, OpeningIf_WakesWaitingInterrupt) {
   cpu().rflags_system = 2;
   cpu().irq_window_wanted = true;
-  cpu().attention.store(0);
+  cpu().attention.fetch_and(0, std::memory_order_relaxed);
   EXPECT_EQ(iret({0x1000, kCode64, 0x202, 0x7777, kData0}), Step::Branch);
   EXPECT_EQ(cpu().attention.load(), kAttnInterrupt);
 }

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "accel/soft/core/cpu.h"
@@ -102,6 +103,12 @@ class Assembler : public Xbyak::CodeGenerator {
     set_jump(placeholder(), offset);
   }
   void set_jump(uint32_t at, uint32_t target) { put32(at, target - (at + 4)); }
+  uint32_t get32(uint32_t at) const {
+    uint32_t value;
+    std::memcpy(&value, getCode() + at, sizeof(value));
+    return value;
+  }
+  void put8(uint32_t at, uint8_t value) { rewrite(at, value, 1); }
   void put32(uint32_t at, uint32_t value) { rewrite(at, value, 4); }
   // Jumps over the next five-byte jump when RCX is 0.
   void skip_jump_if_rcx_zero() {

@@ -122,6 +122,9 @@ void BlockTranslator::emit_item(const Item& item) {
     case Form::DisableInterrupts:
       done = emit_disable_interrupts();
       break;
+    case Form::SwapGs:
+      done = emit_swap_gs();
+      break;
     case Form::EnableInterrupts:
       done = emit_enable_interrupts(item);
       break;
@@ -129,7 +132,9 @@ void BlockTranslator::emit_item(const Item& item) {
       done = emit_compare_exchange_wide(item);
       break;
   }
+  if (!done && item.form != Form::Interpret && getenv("TPLAIN")) { fprintf(stderr, "PLAIN %s:", ZydisMnemonicGetString(item.zy.mnemonic)); for (auto v : item.bytes) fprintf(stderr, " %02x", v); fprintf(stderr, "\n"); }  //DEBUG
   if (!done) emit_interpret(item);
+  emit_islands();
 }
 
 void BlockTranslator::emit_interpret(const Item& item) {

@@ -21,8 +21,6 @@ class BlockTranslator {
   void emit();
 
  private:
-  static constexpr unsigned kMaxInsns = 32;
-
   struct Item {
     Insn insn;
     ZydisDecodedInstruction zy;
@@ -121,6 +119,7 @@ class BlockTranslator {
   bool emit_return(const Item& item);
   bool emit_push_flags(const Item& item);
   bool emit_disable_interrupts();
+  bool emit_swap_gs();
   bool emit_enable_interrupts(const Item& item);
   bool emit_compare_exchange_wide(const Item& item);
   bool emit_bit_string(const Item& item);
@@ -151,10 +150,18 @@ class BlockTranslator {
   void emit_exit(uint64_t target);
   void check_attention(const Item& item);
   bool load_target(const Item& item);
+  void emit_jump_index();
   void look_up_target(const Item& item);
   void push_constant(const Item& item, uint64_t value);
 
   uint32_t new_site(const Item& item, SiteKind kind);
+  // A JRCXZ at `at` that must reach a jump to the site's cold code.
+  struct Island {
+    uint32_t at;
+    uint32_t site;
+  };
+  void emit_islands();
+  void go_on_if_rcx_zero(uint32_t site);
   void cold(uint32_t jump, uint32_t site) { cold_sites_.push_back({jump, site}); }
   void emit_cold();
   uint64_t rip_of(const Item& item) const { return translation_.linear + item.insn.start; }
@@ -178,6 +185,7 @@ class BlockTranslator {
   bool use_groups_ = true;
   std::vector<ColdSite> cold_sites_;
   std::vector<ColdExit> cold_exits_;
+  std::vector<Island> islands_;
   std::vector<uint32_t> waiting_for_next_;  // sites whose `next` is the next item's code
 };
 

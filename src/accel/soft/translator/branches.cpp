@@ -2,6 +2,7 @@
 // direct branches backwards, and before indirect ones.
 #include "accel/soft/translator/block_translator.h"
 #include "accel/soft/translator/registers.h"
+#include "base/check.h"
 
 namespace trapeze::soft {
 
@@ -11,6 +12,8 @@ namespace regs = Xbyak::util;
 namespace {
 
 size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
+
+size_t jump_offset(size_t member) { return TRAPEZE_STATE(jumps) + member; }
 
 bool is_canonical48(uint64_t linear) {
   return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
@@ -25,9 +28,30 @@ bool BlockTranslator::target_of(const Item& item, uint64_t& target) const {
 }
 
 void BlockTranslator::check_attention(const Item& item) {
-  code_.load(regs::ecx, offsetof(Cpu, attention));
-  code_.skip_jump_if_rcx_zero();
-  cold(code_.jump(), new_site(item, SiteKind::Attention));
+  code_.load(regs::ecx, offsetof(Cpu, attention) + Attention::go_offset());
+  code_.db(0xe3);  // jrcxz, to a jump behind the instruction's code
+  code_.db(0);
+  islands_.push_back({code_.here() - 1, new_site(item, SiteKind::Attention)});
+}
+
+// Goes on when RCX is 0, else to the site's cold code.
+void BlockTranslator::go_on_if_rcx_zero(uint32_t site) {
+  constexpr size_t kJumpBytes = 5;
+  code_.db(0xe3);
+  code_.db(static_cast<int>(kJumpBytes * (1 + islands_.size())));
+  cold(code_.jump(), site);
+  emit_islands();
+}
+
+// JRCXZ reaches 127 bytes, so its target comes behind the next jump that is always taken.
+void BlockTranslator::emit_islands() {
+  for (const Island& island : islands_) {
+    const uint32_t distance = code_.here() - (island.at + 1);
+    CHECK(distance < 128);
+    code_.put8(island.at, static_cast<uint8_t>(distance));
+    cold(code_.jump(), island.site);
+  }
+  islands_.clear();
 }
 
 void BlockTranslator::emit_exit(uint64_t target) {
@@ -63,9 +87,9 @@ bool BlockTranslator::emit_jump(const Item& item) {
   if (item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
   if (!load_target(item)) return false;
   look_up_target(item);
-  code_.pext_state(Reg64(kScratch), Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  emit_jump_index();
   code_.db(0x65);
-  code_.jmp(code_.qword[Reg64(kScratch) * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, code))]);
+  code_.jmp(code_.qword[Reg64(kScratch) * 8 + jump_offset(offsetof(JumpTable::Entry, code))]);
   return true;
 }
 
@@ -92,16 +116,23 @@ bool BlockTranslator::load_target(const Item& item) {
   return true;
 }
 
+// RCX = twice the index of R11's entry in the jump table.
+void BlockTranslator::emit_jump_index() {
+  static_assert(sizeof(JumpTable::Entry) == 16);
+  const Reg64 scratch(kScratch);
+  code_.pext_state(scratch, Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  code_.lea(scratch, code_.ptr[scratch + scratch]);
+}
+
 // Goes on when R11 is in the jump table, else to the interpreter, which has all to do still.
 void BlockTranslator::look_up_target(const Item& item) {
   const Reg64 address(kAddress), scratch(kScratch);
-  code_.pext_state(scratch, address, TRAPEZE_STATE(jump_mask));
+  emit_jump_index();
   code_.db(0x65);
   code_.mov(scratch,
-            code_.ptr[scratch * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, minus_linear))]);
+            code_.ptr[scratch * 8 + jump_offset(offsetof(JumpTable::Entry, minus_linear))]);
   code_.lea(scratch, code_.ptr[address + scratch]);
-  code_.skip_jump_if_rcx_zero();
-  emit_interpret(item);
+  go_on_if_rcx_zero(new_site(item, SiteKind::Interpret));
 }
 
 bool BlockTranslator::emit_call(const Item& item) {
@@ -115,10 +146,10 @@ bool BlockTranslator::emit_call(const Item& item) {
   if (item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
   if (!load_target(item)) return false;
   look_up_target(item);
-  code_.pext_state(Reg64(kScratch), Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  emit_jump_index();
   code_.db(0x65);
   code_.mov(Reg64(kScratch),
-            code_.qword[Reg64(kScratch) * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, code))]);
+            code_.qword[Reg64(kScratch) * 8 + jump_offset(offsetof(JumpTable::Entry, code))]);
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
   push_constant(item, next_rip_of(item));
   code_.jump_state(TRAPEZE_STATE(spare));
@@ -136,9 +167,9 @@ bool BlockTranslator::emit_return(const Item& item) {
   const bool has_count = item.zy.operand_count_visible != 0;
   const int bytes = 8 + (has_count ? static_cast<int>(item.operands[0].imm.value.u & 0xffff) : 0);
   code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + bytes]);
-  code_.pext_state(Reg64(kScratch), Reg64(kAddress), TRAPEZE_STATE(jump_mask));
+  emit_jump_index();
   code_.db(0x65);
-  code_.jmp(code_.qword[Reg64(kScratch) * 8 + (TRAPEZE_STATE(jumps) + offsetof(JumpTable, code))]);
+  code_.jmp(code_.qword[Reg64(kScratch) * 8 + jump_offset(offsetof(JumpTable::Entry, code))]);
   return true;
 }
 

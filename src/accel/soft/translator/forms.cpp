@@ -141,6 +141,7 @@ constexpr Entry kEntries[] = {
     {ZYDIS_MNEMONIC_RET, Form::Return},
     {ZYDIS_MNEMONIC_PUSHFQ, Form::PushFlags},
     {ZYDIS_MNEMONIC_CLI, Form::DisableInterrupts},
+    {ZYDIS_MNEMONIC_SWAPGS, Form::SwapGs},
     {ZYDIS_MNEMONIC_STI, Form::EnableInterrupts},
     {ZYDIS_MNEMONIC_CMPXCHG8B, Form::CompareExchangeWide},
     {ZYDIS_MNEMONIC_CMPXCHG16B, Form::CompareExchangeWide},

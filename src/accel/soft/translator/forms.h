@@ -22,6 +22,7 @@ enum class Form : uint8_t {
   PushFlags,
   DisableInterrupts,
   EnableInterrupts,
+  SwapGs,
   CompareExchangeWide,  // CMPXCHG8B, CMPXCHG16B
 };
 

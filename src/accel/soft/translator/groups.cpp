@@ -61,6 +61,7 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
     case Form::PushFlags:
     case Form::DisableInterrupts:
     case Form::EnableInterrupts:
+    case Form::SwapGs:
     case Form::CompareExchangeWide:
       return false;
   }
@@ -104,6 +105,7 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
     case Form::Return:
     case Form::PushFlags:
     case Form::EnableInterrupts:
+    case Form::SwapGs:
     case Form::CompareExchangeWide:
       break;
     case Form::DisableInterrupts:

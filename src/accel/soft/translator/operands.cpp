@@ -99,8 +99,12 @@ bool BlockTranslator::assign_scratch(PlainOperands& operands, bool address_free)
   for (RegisterUse* use : uses) {
     if (!use->used || use->is_xmm) continue;
     if (use->high_byte) {
-      if (use->guest == 1) return false;  // CH
       use->host = static_cast<uint8_t>(use->guest + 4);
+      if (use->guest != kRcxNumber) continue;
+      // CH: of the scratch register, which holds guest RCX for the while.
+      if (count == 0 || free[0] != kScratch) return false;
+      free[0] = free[1];
+      --count;
       continue;
     }
     const bool needs = use->host == kInMemory || (operands.high_byte && use->host >= 8);
@@ -108,8 +112,8 @@ bool BlockTranslator::assign_scratch(PlainOperands& operands, bool address_free)
     bool shared = false;
     for (const RegisterUse* other : uses) {
       if (other == use) break;
-      if (other->used && !other->is_xmm && other->guest == use->guest && !other->high_byte) {
-        use->host = other->host;
+      if (other->used && !other->is_xmm && other->guest == use->guest) {
+        use->host = other->high_byte ? kScratch : other->host;
         shared = true;
       }
     }
@@ -123,6 +127,9 @@ bool BlockTranslator::assign_scratch(PlainOperands& operands, bool address_free)
 }
 
 void BlockTranslator::load_scratch(const RegisterUse& use) {
+  if (use.used && use.high_byte && use.guest == kRcxNumber) {
+    code_.mov(Reg64(kScratch), Reg64(kHostRcx));
+  }
   if (!use.used || use.is_xmm || use.high_byte || use.host == kHostRegister[use.guest]) return;
   if (kHostRegister[use.guest] == kInMemory) {
     code_.load(Reg64(use.host), gpr_offset(use.guest));
@@ -132,6 +139,9 @@ void BlockTranslator::load_scratch(const RegisterUse& use) {
 }
 
 void BlockTranslator::store_scratch(const RegisterUse& use) {
+  if (use.used && use.high_byte && use.guest == kRcxNumber && use.written) {
+    code_.mov(Reg64(kHostRcx), Reg64(kScratch));
+  }
   if (!use.used || use.is_xmm || use.high_byte || use.host == kHostRegister[use.guest]) return;
   if (!use.written) return;
   if (kHostRegister[use.guest] == kInMemory) {
@@ -220,8 +230,7 @@ HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
 
   if (access.aligned && access.size > 16) {  // a group with aligned accesses
     code_.pext_state(scratch, address, TRAPEZE_STATE(unaligned_mask));
-    code_.skip_jump_if_rcx_zero();
-    cold(code_.jump(), number);
+    go_on_if_rcx_zero(number);
   }
   const bool alone = access.aligned && access.size == 16;
   const size_t tags =
@@ -232,8 +241,7 @@ HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
   code_.lea(scratch, code_.ptr[address + scratch + (alone ? 0 : access.size - 1)]);
   code_.pext_state(scratch, scratch,
                    alone ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
-  code_.skip_jump_if_rcx_zero();
-  cold(code_.jump(), number);
+  go_on_if_rcx_zero(number);
   code_.pext_state(scratch, address, tlb_mask());
   code_.db(0x65);
   code_.mov(scratch, code_.ptr[scratch * 8 + table_offset(offsetof(FastTlb, addend))]);

@@ -65,6 +65,20 @@ bool BlockTranslator::emit_enable_interrupts(const Item& item) {
   return true;
 }
 
+// SWAPGS at CPL 0 (SDM 2B).
+bool BlockTranslator::emit_swap_gs() {
+  if (translation_.table == FastTable::User) return false;
+  constexpr size_t kSegmentBase =
+      offsetof(Cpu, seg) + kGs * sizeof(Segment) + offsetof(Segment, base);
+  const Reg64 address(kAddress), scratch(kScratch);
+  code_.load(address, kSegmentBase);
+  code_.load(scratch, offsetof(Cpu, kernel_gs_base));
+  code_.store(offsetof(Cpu, kernel_gs_base), address);
+  code_.store(kSegmentBase, scratch);
+  code_.store(offsetof(Cpu, linear_base) + kGs * sizeof(uint64_t), scratch);
+  return true;
+}
+
 bool BlockTranslator::emit_compare_exchange_wide(const Item& item) {
   const bool wide = item.zy.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
   if (item.operands[0].type != ZYDIS_OPERAND_TYPE_MEMORY) return false;

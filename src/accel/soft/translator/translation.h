@@ -70,6 +70,7 @@ struct TranslatorStats {
   uint64_t code_bytes = 0;  // emitted for them
   uint64_t links = 0;       // exits linked
   uint64_t enters = 0;      // from C++ to translated code
+  uint64_t lookups = 0;     // blocks that the jump table did not have
   // Why it came back: a jump that is not linked, something to look at, an entry that was linked
   // under another tag, and an instruction that ends a block in the interpreter.
   uint64_t exits_unlinked = 0, exits_attention = 0, exits_tag = 0, exits_interpreter = 0;

@@ -121,16 +121,19 @@ const void* Translator::enter_point(Cpu& cpu, Block& block) {
 // Makes a translation known for cpu.rip under the tag of the moment.
 const void* Translator::publish(Cpu& cpu, uint32_t index) {
   const Translation& translation = translations_[index];
-  code_.put32(translation.tag_at, ~static_cast<uint32_t>(cpu.translator.tag) + 1);
+  ++stats_.lookups;
+  const uint32_t wanted = ~static_cast<uint32_t>(cpu.translator.tag) + 1;
+  // A store to code costs the host a machine clear.
+  if (code_.get32(translation.tag_at) != wanted) code_.put32(translation.tag_at, wanted);
   const unsigned slot = JumpTable::index(cpu.rip);
-  cpu.translator.jumps.minus_linear[slot] = ~cpu.rip + 1;
-  cpu.translator.jumps.code[slot] = address(translation.entry);
+  cpu.translator.jumps.entries[slot].minus_linear = ~cpu.rip + 1;
+  cpu.translator.jumps.entries[slot].code = address(translation.entry);
   return address(translation.entry);
 }
 
 uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   if (code_.here() + kRoomForBlock > buffer_.size()) flush(cpu);
-  uint8_t bytes[32 * 15];
+  uint8_t bytes[BlockCache::kMaxBlockInsns * 15];
   const uint64_t on_first = std::min<uint64_t>(block.size_bytes, kPageSize - block.gpa % kPageSize);
   const GuestMemory& memory = *cpu.env->memory;
   if (!memory.read(Gpa{block.gpa}, std::as_writable_bytes(std::span(bytes, on_first))))
@@ -205,8 +208,8 @@ void Translator::kill(Translation& translation) {
   code_.put32(translation.tag_at, 1);
   JumpTable& jumps = cpu_.translator.jumps;
   const unsigned slot = JumpTable::index(translation.linear);
-  if (jumps.code[slot] == address(translation.entry)) {
-    jumps.minus_linear[slot] = JumpTable::no_address(slot);
+  if (jumps.entries[slot].code == address(translation.entry)) {
+    jumps.entries[slot].minus_linear = JumpTable::no_address(slot);
   }
 }
 
@@ -234,7 +237,7 @@ void Translator::flush(Cpu& cpu) {
   by_entry_.clear();
   by_page_.clear();
   JumpTable& jumps = cpu.translator.jumps;
-  for (unsigned i = 0; i < kJumpEntries; ++i) jumps.minus_linear[i] = JumpTable::no_address(i);
+  for (unsigned i = 0; i < kJumpEntries; ++i) jumps.entries[i].minus_linear = JumpTable::no_address(i);
   code_.restart(code_start_);
 }
 
