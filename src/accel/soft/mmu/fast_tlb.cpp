@@ -73,7 +73,8 @@ void clear_fast_writes(Cpu& cpu, FastTable which, uint64_t host_base,
 }
 
 void clear_jumps(JumpTable& jumps) {
-  for (unsigned i = 0; i < kJumpEntries; ++i) jumps.entries[i].minus_linear = JumpTable::no_address(i);
+  for (unsigned i = 0; i < kJumpEntries; ++i)
+    jumps.entries[i].minus_linear = JumpTable::no_address(i);
 }
 
 void init_translator_state(Cpu& cpu) {

@@ -41,6 +41,16 @@ void Assembler::encode_memory(const Encoding& encoding, uint8_t reg, const HostM
   end(encoding);
 }
 
+void Assembler::encode_slot(const Encoding& encoding, uint8_t reg, size_t offset) {
+  db(0x65);
+  begin(encoding, reg, 0, 0);
+  db(encoding.opcode);
+  db((reg & 7U) << 3 | 4U);  // SIB without base and index: a 32-bit displacement
+  db(0x25);
+  dd(static_cast<uint32_t>(offset));
+  end(encoding);
+}
+
 void Assembler::encode_opcode_register(const Encoding& encoding, uint8_t reg) {
   begin(encoding, 0, 0, reg);
   db((encoding.opcode & 0xf8U) | (reg & 7U));

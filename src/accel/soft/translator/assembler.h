@@ -119,6 +119,8 @@ class Assembler : public Xbyak::CodeGenerator {
   // --- re-encoded instructions
   void encode_register(const Encoding& encoding, uint8_t reg, uint8_t rm);
   void encode_memory(const Encoding& encoding, uint8_t reg, const HostMemory& memory);
+  // The r/m operand is state at `offset` from the GS base.
+  void encode_slot(const Encoding& encoding, uint8_t reg, size_t offset);
   // The register is in the opcode's low bits.
   void encode_opcode_register(const Encoding& encoding, uint8_t reg);
   void encode_plain(const Encoding& encoding);

@@ -3,8 +3,14 @@
 #include "accel/soft/cache/bind.h"
 #include "accel/soft/exec/dispatch.h"
 #include "accel/soft/translator/registers.h"
+#include "base/check.h"
 
 namespace trapeze::soft {
+namespace {
+
+constexpr uint32_t kEntryBytes = 21;  // of the check at the entry
+
+}  // namespace
 
 using Xbyak::Reg64;
 namespace regs = Xbyak::util;
@@ -41,6 +47,8 @@ bool BlockTranslator::decode(const Block& block, std::span<const uint8_t> bytes)
 void BlockTranslator::emit() {
   Item first{};
   if (!items_.empty()) first = items_.front();
+  // Loops jump to the body: it begins on a boundary that the host's decoders like.
+  while ((code_.here() + kEntryBytes) % 16 != 0) code_.db(0xcc);
   translation_.entry = code_.here();
   code_.load(regs::ecx, TRAPEZE_STATE(tag));
   code_.db(0x8d);  // lea ecx, [rcx + disp32]
@@ -50,6 +58,7 @@ void BlockTranslator::emit() {
   code_.skip_jump_if_rcx_zero();
   cold(code_.jump(), new_site(first, SiteKind::Entry));
   translation_.body = code_.here();
+  DCHECK(translation_.body - translation_.entry == kEntryBytes);
   if (translation_.uses_sse) {
     code_.load(regs::ecx, TRAPEZE_STATE(sse_absent));
     code_.skip_jump_if_rcx_zero();
@@ -57,6 +66,7 @@ void BlockTranslator::emit() {
     cold(code_.jump(), site);
     translator_.sites_[site].next = code_.here();
   }
+  translation_.live_body = code_.here();
   plan_groups();
   for (unsigned i = 0; i < items_.size(); ++i) {
     next_item_is_here();
@@ -81,6 +91,7 @@ void BlockTranslator::next_item_is_here() {
 
 void BlockTranslator::emit_item(const Item& item) {
   bool done = false;
+  if (item.form != Form::Plain && item.form != Form::Nothing) cached_ = kInMemory;
   switch (item.form) {
     case Form::Interpret:
       break;
@@ -132,8 +143,8 @@ void BlockTranslator::emit_item(const Item& item) {
       done = emit_compare_exchange_wide(item);
       break;
   }
-  if (!done && item.form != Form::Interpret && getenv("TPLAIN")) { fprintf(stderr, "PLAIN %s:", ZydisMnemonicGetString(item.zy.mnemonic)); for (auto v : item.bytes) fprintf(stderr, " %02x", v); fprintf(stderr, "\n"); }  //DEBUG
   if (!done) emit_interpret(item);
+  if (!done) cached_ = kInMemory;
   emit_islands();
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "accel/soft/translator/forms.h"
+#include "accel/soft/translator/registers.h"
 #include "accel/soft/translator/translator.h"
 
 namespace trapeze::soft {
@@ -74,7 +75,9 @@ class BlockTranslator {
     bool used = false;
     bool is_xmm = false;
     bool high_byte = false;
-    bool read = false, written = false;
+    bool written = false;
+    bool overwritten = false;  // its old value does not matter
+    bool in_slot = false;      // used in memory, where the guest register lives
     uint8_t guest = 0;
     uint8_t host = 0;  // where the instruction has it: its home or a scratch register
   };
@@ -129,6 +132,12 @@ class BlockTranslator {
   bool gather(const Item& item, PlainOperands& out) const;
   bool gather_register(const Item& item, const ZydisDecodedOperand& operand,
                        PlainOperands& out) const;
+  // Uses guest registers that live in memory there, where the encoding allows it.
+  static bool slot_allowed(const Item& item, const RegisterUse& use, unsigned bits);
+  bool emit_slot_form(const Item& item, const PlainOperands& operands, Encoding encoding);
+  void slot_written(uint8_t guest) {
+    if (cached_ == guest) cached_ = kInMemory;
+  }
   // `address_free`: R11 may be taken.
   static bool assign_scratch(PlainOperands& operands, bool address_free);
   void load_scratch(const RegisterUse& use);
@@ -183,6 +192,9 @@ class BlockTranslator {
   std::vector<Group> groups_;
   std::vector<Place> places_;  // of each item
   bool use_groups_ = true;
+  // The guest register that RCX holds a copy of; kInMemory: none. Only from one register-only
+  // instruction to the next: everything else uses RCX.
+  uint8_t cached_ = kInMemory;
   std::vector<ColdSite> cold_sites_;
   std::vector<ColdExit> cold_exits_;
   std::vector<Island> islands_;

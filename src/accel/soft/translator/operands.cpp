@@ -57,11 +57,34 @@ bool BlockTranslator::gather_register(const Item& item, const ZydisDecodedOperan
   use->guest = guest;
   use->host = kHostRegister[guest];
   use->high_byte = is_high_byte(name);
-  use->read = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
   use->written = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  const ZydisMnemonic mnemonic = item.zy.mnemonic;
+  const bool is_move = mnemonic == ZYDIS_MNEMONIC_MOV || mnemonic == ZYDIS_MNEMONIC_MOVZX ||
+                       mnemonic == ZYDIS_MNEMONIC_MOVSX || mnemonic == ZYDIS_MNEMONIC_MOVSXD;
+  use->overwritten = is_move && use->written && operand.size >= 32;
+  use->in_slot = use->host == kInMemory && use == &out.rm && slot_allowed(item, *use, operand.size);
   out.high_byte |= use->high_byte;
   out.any_rex |= name >= ZYDIS_REGISTER_SPL && name <= ZYDIS_REGISTER_DIL;
   return true;
+}
+
+// True when the instruction does in memory just what it does with a register: not so where a 32-bit
+// result must clear the upper half, and where memory means a lock or another operand size.
+bool BlockTranslator::slot_allowed(const Item& item, const RegisterUse& use, unsigned bits) {
+  switch (static_cast<int>(item.zy.mnemonic)) {
+    case ZYDIS_MNEMONIC_XCHG:
+    case ZYDIS_MNEMONIC_XADD:
+    case ZYDIS_MNEMONIC_CMPXCHG:
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+      return false;
+    default:
+      break;
+  }
+  if (uses_sse_state(item.zy)) return false;
+  return !use.high_byte && (!use.written || bits == 64);
 }
 
 bool BlockTranslator::gather(const Item& item, PlainOperands& out) const {
@@ -97,7 +120,7 @@ bool BlockTranslator::assign_scratch(PlainOperands& operands, bool address_free)
   if (operands.high_byte && operands.memory != nullptr) count = 0;
   RegisterUse* uses[] = {&operands.reg, &operands.rm, &operands.opcode};
   for (RegisterUse* use : uses) {
-    if (!use->used || use->is_xmm) continue;
+    if (!use->used || use->is_xmm || use->in_slot) continue;
     if (use->high_byte) {
       use->host = static_cast<uint8_t>(use->guest + 4);
       if (use->guest != kRcxNumber) continue;
@@ -112,7 +135,7 @@ bool BlockTranslator::assign_scratch(PlainOperands& operands, bool address_free)
     bool shared = false;
     for (const RegisterUse* other : uses) {
       if (other == use) break;
-      if (other->used && !other->is_xmm && other->guest == use->guest) {
+      if (other->used && !other->is_xmm && !other->in_slot && other->guest == use->guest) {
         use->host = other->high_byte ? kScratch : other->host;
         shared = true;
       }
@@ -131,8 +154,11 @@ void BlockTranslator::load_scratch(const RegisterUse& use) {
     code_.mov(Reg64(kScratch), Reg64(kHostRcx));
   }
   if (!use.used || use.is_xmm || use.high_byte || use.host == kHostRegister[use.guest]) return;
+  if (use.overwritten) return;
   if (kHostRegister[use.guest] == kInMemory) {
+    if (use.host == kScratch && cached_ == use.guest) return;
     code_.load(Reg64(use.host), gpr_offset(use.guest));
+    if (use.host == kScratch) cached_ = use.guest;
   } else {
     code_.mov(Reg64(use.host), Reg64(kHostRegister[use.guest]));
   }
@@ -146,6 +172,8 @@ void BlockTranslator::store_scratch(const RegisterUse& use) {
   if (!use.written) return;
   if (kHostRegister[use.guest] == kInMemory) {
     code_.store(gpr_offset(use.guest), Reg64(use.host));
+    slot_written(use.guest);
+    if (use.host == kScratch) cached_ = use.guest;
   } else {
     code_.mov(Reg64(kHostRegister[use.guest]), Reg64(use.host));
   }

@@ -96,6 +96,11 @@ bool BlockTranslator::emit_plain(const Item& item) {
   encoding.any_rex = operands.any_rex;
   encoding.no_rex = operands.high_byte;
 
+  // Shifts by CL, high bytes and memory operands take RCX for themselves.
+  if (operands.memory != nullptr || operands.shift_by_cl || operands.high_byte) {
+    cached_ = kInMemory;
+  }
+  if (emit_slot_form(item, operands, encoding)) return true;
   const uint8_t reg = operands.reg.used ? operands.reg.host : zy.raw.modrm.reg & 7;
   HostMemory memory;
   if (operands.memory != nullptr) {
@@ -119,12 +124,15 @@ bool BlockTranslator::emit_plain(const Item& item) {
     }
   }
   load_scratch(operands.reg);
-  load_scratch(operands.rm);
+  if (!operands.rm.in_slot) load_scratch(operands.rm);
   load_scratch(operands.opcode);
   if (operands.shift_by_cl) code_.mov(Reg32(kScratch), Reg32(kHostRcx));
 
   if (operands.memory != nullptr) {
     code_.encode_memory(encoding, reg, memory);
+  } else if (operands.rm.in_slot) {
+    code_.encode_slot(encoding, reg, gpr_offset(operands.rm.guest));
+    if (operands.rm.written) slot_written(operands.rm.guest);
   } else if (operands.opcode.used) {
     code_.encode_opcode_register(encoding, operands.opcode.host);
   } else if (operands.rm.used || operands.reg.used) {
@@ -136,8 +144,27 @@ bool BlockTranslator::emit_plain(const Item& item) {
     code_.encode_plain(encoding);
   }
   store_scratch(operands.reg);
-  store_scratch(operands.rm);
+  if (!operands.rm.in_slot) store_scratch(operands.rm);
   store_scratch(operands.opcode);
+  return true;
+}
+
+// The two-operand forms 00 to 3B and MOV 88 to 8B come in both directions: with the other one, a
+// register operand that lives in memory becomes the r/m operand.
+bool BlockTranslator::emit_slot_form(const Item& item, const PlainOperands& operands,
+                                     Encoding encoding) {
+  const RegisterUse& reg = operands.reg;
+  const RegisterUse& rm = operands.rm;
+  const bool alu = (item.zy.opcode & 0xc4) == 0 && item.zy.opcode < 0x40;
+  const bool move = item.zy.opcode >= 0x88 && item.zy.opcode <= 0x8b;
+  if (encoding.map != 0 || !(alu || move) || !reg.used || !rm.used) return false;
+  if (operands.high_byte || reg.is_xmm || rm.is_xmm) return false;
+  if (kHostRegister[reg.guest] != kInMemory || kHostRegister[rm.guest] == kInMemory) return false;
+  if (reg.written && !encoding.rex_w) return false;  // 32 bits would have to clear the upper half
+  if (cached_ == reg.guest && !reg.written) return false;  // it is in RCX
+  encoding.opcode ^= 2;
+  code_.encode_slot(encoding, kHostRegister[rm.guest], gpr_offset(reg.guest));
+  if (reg.written) slot_written(reg.guest);
   return true;
 }
 

@@ -68,6 +68,7 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
   switch (site.kind) {
     case SiteKind::Attention:
       ++stats_.exits_attention;
+      if (cpu.attention.load(std::memory_order_relaxed) == 0) cpu.attention.refresh();
       cpu.rip = linear + site.insn.start;
       return nullptr;
     case SiteKind::Entry: {
@@ -75,7 +76,7 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
       cpu.rip = linear;
       // Not by the jump table: it would lead here again.
       const unsigned slot = JumpTable::index(linear);
-      cpu.translator.jumps.minus_linear[slot] = JumpTable::no_address(slot);
+      cpu.translator.jumps.entries[slot].minus_linear = JumpTable::no_address(slot);
       return nullptr;
     }
     case SiteKind::Sse:

@@ -181,7 +181,8 @@ void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
   const bool same_page = (from.linear ^ to.linear) / kPageSize == 0 &&
                          (from.gpa ^ to.gpa) / kPageSize == 0 && from.table == to.table &&
                          !from.crosses && !to.crosses;
-  code_.set_jump(exit.jump, same_page ? to.body : to.entry);
+  const uint32_t body = from.uses_sse ? to.live_body : to.body;
+  code_.set_jump(exit.jump, same_page ? body : to.entry);
   exit.linked = target;
   exit.next_incoming = to.incoming;
   to.incoming = number;
@@ -237,7 +238,8 @@ void Translator::flush(Cpu& cpu) {
   by_entry_.clear();
   by_page_.clear();
   JumpTable& jumps = cpu.translator.jumps;
-  for (unsigned i = 0; i < kJumpEntries; ++i) jumps.entries[i].minus_linear = JumpTable::no_address(i);
+  for (unsigned i = 0; i < kJumpEntries; ++i)
+    jumps.entries[i].minus_linear = JumpTable::no_address(i);
   code_.restart(code_start_);
 }
 

@@ -44,7 +44,8 @@ class Translator final : public CodeListener {
   const void* find(const Cpu& cpu) const {
     const JumpTable& jumps = cpu.translator.jumps;
     const unsigned i = JumpTable::index(cpu.rip);
-    return jumps.entries[i].minus_linear + cpu.rip == 0 && is_code64(cpu) ? jumps.entries[i].code : nullptr;
+    return jumps.entries[i].minus_linear + cpu.rip == 0 && is_code64(cpu) ? jumps.entries[i].code
+                                                                          : nullptr;
   }
   // The code for `block`, which is at cpu.rip; translates it if need be. nullptr: interpret it.
   const void* enter_point(Cpu& cpu, Block& block);
