@@ -18,13 +18,13 @@ namespace trapeze::soft {
 class Attention {
  public:
   // Any thread.
-  void fetch_or(uint32_t bits, std::memory_order) {
+  void fetch_or(uint32_t bits, std::memory_order = std::memory_order_seq_cst) {
     bits_.fetch_or(bits, std::memory_order_seq_cst);
     go_.store(0, std::memory_order_seq_cst);
   }
-  uint32_t load(std::memory_order order) const { return bits_.load(order); }
+  uint32_t load(std::memory_order order = std::memory_order_seq_cst) const { return bits_.load(order); }
   // The vCPU's own thread.
-  void fetch_and(uint32_t bits, std::memory_order) {
+  void fetch_and(uint32_t bits, std::memory_order = std::memory_order_seq_cst) {
     if ((bits_.fetch_and(bits, std::memory_order_seq_cst) & bits) == 0) refresh();
   }
   void refresh() {
