@@ -104,6 +104,11 @@ const void* Translator::memory_miss(Cpu& cpu, const Site& site) {
   const bool aligned = !site.aligned || linear % 16 == 0;
   if (whole && aligned && fill_fast_tlb(cpu, linear, site.write)) {
     ++stats_.tlb_fills;
+    // Whatever goes wrong with filling must not keep the vCPU from being stopped.
+    if (cpu.attention.load(std::memory_order_relaxed) != 0) {
+      cpu.rip = site.linear + site.insn.start;
+      return nullptr;
+    }
     return resume(cpu, site, site.retry);
   }
   if (site.group) return resume(cpu, site, site.next);
