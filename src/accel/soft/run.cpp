@@ -178,7 +178,6 @@ class Runner {
         previous = nullptr;
         continue;
       }
-      bool interpret = false;
       const void* code = previous == nullptr ? translator_->find(cpu_) : nullptr;
       if (code == nullptr) {
         Block* block = blocks_.find(cpu_, previous);
@@ -193,7 +192,7 @@ class Runner {
           continue;
         }
       }
-      interpret = translator_->run(cpu_, code);
+      const bool interpret = translator_->run(cpu_, code);
       previous = nullptr;
       if (cpu_.fault.pending) cpu_.attention.fetch_or(kAttnEvent, std::memory_order_relaxed);
       if (interpret && cpu_.attention.load(std::memory_order_relaxed) == 0) {

@@ -29,12 +29,12 @@ FastTlb& fast(Cpu& cpu, FastTable table) {
 const uint64_t* empty_tags(FastTable table) { return kEmpty.tags[static_cast<unsigned>(table)]; }
 size_t tags_size(FastTable table) { return fast_entries(table) * sizeof(uint64_t); }
 
+}  // namespace
+
 FastTable current_table(const Cpu& cpu) {
   if (cpu.tlb == &cpu.tlbs->supervisor) return FastTable::Supervisor;
   return cpu.cpl == 3 ? FastTable::User : FastTable::UserAsSupervisor;
 }
-
-}  // namespace
 
 void clear_fast(Cpu& cpu, FastTable table) {
   std::memcpy(fast(cpu, table).minus_read, empty_tags(table), tags_size(table));

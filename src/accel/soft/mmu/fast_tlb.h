@@ -10,6 +10,9 @@
 
 namespace trapeze::soft {
 
+// The table for explicit accesses at this CPL and EFLAGS.AC; it goes with cpu.tlb.
+FastTable current_table(const Cpu& cpu);
+
 void clear_fast(Cpu& cpu, FastTable table);
 void clear_fast_writes(Cpu& cpu, FastTable table);
 // Takes back the right to write to the guest physical pages (page numbers); `host_base`: the host

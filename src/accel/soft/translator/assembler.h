@@ -19,7 +19,7 @@
 namespace trapeze::soft {
 
 // Offsets from the GS base, which is the address of the running Cpu.
-inline constexpr size_t kTranslatorOffset = offsetof(Cpu, translator);
+inline constexpr size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
 #define TRAPEZE_STATE(member) (offsetof(Cpu, translator) + offsetof(TranslatorState, member))
 
 // Host registers with a meaning of their own; guest registers are in registers.h.

@@ -156,6 +156,7 @@ class BlockTranslator {
 
   // parts (branches.cpp)
   bool target_of(const Item& item, uint64_t& target) const;
+  uint32_t new_exit(uint64_t target);
   void emit_exit(uint64_t target);
   void check_attention(const Item& item);
   bool load_target(const Item& item);
@@ -186,7 +187,6 @@ class BlockTranslator {
   Assembler& code_;
   Translation& translation_;
   const uint32_t index_;
-  unsigned count_ = 0;
   bool open_ended_ = false;  // the block was cut: it goes on behind its last instruction
   std::vector<Item> items_;
   std::vector<Group> groups_;

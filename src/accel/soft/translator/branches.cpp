@@ -11,8 +11,6 @@ namespace regs = Xbyak::util;
 
 namespace {
 
-size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
-
 size_t jump_offset(size_t member) { return TRAPEZE_STATE(jumps) + member; }
 
 bool is_canonical48(uint64_t linear) {
@@ -54,12 +52,17 @@ void BlockTranslator::emit_islands() {
   islands_.clear();
 }
 
-void BlockTranslator::emit_exit(uint64_t target) {
+uint32_t BlockTranslator::new_exit(uint64_t target) {
   const auto number = static_cast<uint32_t>(translator_.exits_.size());
   Exit& exit = translator_.exits_.emplace_back();
   exit.target = target;
   exit.from = index_;
-  cold_exits_.push_back({code_.jump(), number});
+  return number;
+}
+
+void BlockTranslator::emit_exit(uint64_t target) {
+  const uint32_t exit = new_exit(target);
+  cold_exits_.push_back({code_.jump(), exit});
 }
 
 void BlockTranslator::emit_jump_if(const Item& item) {
@@ -69,11 +72,8 @@ void BlockTranslator::emit_jump_if(const Item& item) {
     return;
   }
   if (target <= rip_of(item)) check_attention(item);
-  const auto number = static_cast<uint32_t>(translator_.exits_.size());
-  Exit& exit = translator_.exits_.emplace_back();
-  exit.target = target;
-  exit.from = index_;
-  cold_exits_.push_back({code_.jump_if(item.zy.opcode & 15U), number});
+  const uint32_t exit = new_exit(target);
+  cold_exits_.push_back({code_.jump_if(item.zy.opcode & 15U), exit});
   emit_exit(next_rip_of(item));
 }
 

@@ -225,7 +225,7 @@ HostMemory BlockTranslator::group_access(const Item& item) {
     const uint32_t start = code_.here();
     const uint8_t home = kHostRegister[group.base];
     if (home == kInMemory) {
-      code_.load(Reg64(kAddress), offsetof(Cpu, gpr) + size_t{group.base} * 8);
+      code_.load(Reg64(kAddress), gpr_offset(group.base));
       code_.lea(Reg64(kAddress), code_.ptr[Reg64(kAddress) + group.low]);
     } else {
       code_.lea(Reg64(kAddress), code_.ptr[Reg64(home) + group.low]);

@@ -10,8 +10,6 @@ namespace regs = Xbyak::util;
 
 namespace {
 
-size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
-
 bool is_gpr(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_R15; }
 uint8_t guest_number(ZydisRegister reg) { return gpr_slot(reg) / 8; }
 bool is_high_byte(ZydisRegister reg) {

@@ -10,8 +10,6 @@ using Xbyak::Reg64;
 
 namespace {
 
-size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
-
 uint8_t map_of(const ZydisDecodedInstruction& zy) {
   switch (static_cast<int>(zy.opcode_map)) {
     case ZYDIS_OPCODE_MAP_0F:

@@ -12,7 +12,6 @@ namespace regs = Xbyak::util;
 
 constexpr int kSavedByCaller[] = {3, 5, 12, 13, 14, 15};  // RBX RBP R12..R15 of System V
 
-size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + guest * 8; }
 size_t xmm_offset(unsigned n) { return offsetof(Cpu, fpu) + offsetof(FpuState, xmm) + n * 16; }
 
 void save_guest(Assembler& code) {

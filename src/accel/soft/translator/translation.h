@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "accel/soft/core/cpu.h"
 #include "accel/soft/core/translator_state.h"
@@ -24,7 +23,6 @@ struct Translation {
   uint32_t live_body = 0;     // offset behind the check for SSE, too: for links from code with SSE
   uint32_t incoming = kNone;  // first exit that is linked here
   uint32_t hash_next = kNone;
-  CodeSize code_size = CodeSize::Code64;
   FastTable table = FastTable::Supervisor;
   bool crosses = false;
   bool dead = false;  // its bytes have changed

@@ -1,14 +1,11 @@
 #include "accel/soft/translator/translator.h"
 
-#include <asm/prctl.h>
 #include <cpuid.h>
 #include <sys/auxv.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 
-#include "accel/soft/mmu/code_map.h"
+#include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/translator/block_translator.h"
 #include "base/check.h"
 
@@ -70,11 +67,6 @@ bool Translator::is_supported(std::string* reason) {
 
 namespace {
 
-FastTable table_of(const Cpu& cpu) {
-  if (cpu.cpl == 3) return FastTable::User;
-  return cpu.tlb == &cpu.tlbs->supervisor ? FastTable::Supervisor : FastTable::UserAsSupervisor;
-}
-
 bool can_translate(const Cpu& cpu) {
   return is_code64(cpu) && cpu.linear_base[kCs] == 0 && (cpu.cpl == 0 || cpu.cpl == 3);
 }
@@ -86,7 +78,8 @@ uint32_t Translator::find_translation(const Cpu& cpu, uint64_t gpa) const {
   if (found == by_address_.end()) return kNone;
   for (uint32_t i = found->second; i != kNone; i = translations_[i].hash_next) {
     const Translation& translation = translations_[i];
-    if (!translation.dead && translation.linear == cpu.rip && translation.table == table_of(cpu)) {
+    if (!translation.dead && translation.linear == cpu.rip &&
+        translation.table == current_table(cpu)) {
       return i;
     }
   }
@@ -146,8 +139,7 @@ uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   }
   translation.gpa = block.gpa;
   translation.linear = cpu.rip;
-  translation.code_size = block.code_size;
-  translation.table = table_of(cpu);
+  translation.table = current_table(cpu);
   translation.crosses = block.crosses;
 
   const uint32_t start = code_.here();
@@ -237,9 +229,7 @@ void Translator::flush(Cpu& cpu) {
   by_address_.clear();
   by_entry_.clear();
   by_page_.clear();
-  JumpTable& jumps = cpu.translator.jumps;
-  for (unsigned i = 0; i < kJumpEntries; ++i)
-    jumps.entries[i].minus_linear = JumpTable::no_address(i);
+  clear_jumps(cpu.translator.jumps);
   code_.restart(code_start_);
 }
 
