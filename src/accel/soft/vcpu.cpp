@@ -54,7 +54,6 @@ SoftVcpu::SoftVcpu(VcpuId id, IoSink& io, const VcpuWiring& wiring,
   env_.tsc_zero_ns = wiring.tsc_zero_ns;
   cpu_.env = &env_;
   cpu_.tlbs = tlbs_.get();
-  init_translator_state(cpu_);
   wiring_.code_map->add_cpu(cpu_);
   wiring_.apic_bus->add(lapic_);
   reset_cpu(cpu_);

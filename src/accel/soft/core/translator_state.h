@@ -10,65 +10,66 @@
 
 namespace trapeze::soft {
 
-// Direct-mapped. Translated code adds the (negative) tag to the linear address of the access's last
-// byte and tests the bits above the page offset for zero: a compare that leaves the guest's flags
-// alone. An entry without a page holds the tag of a page that selects another entry, and whose
-// predecessor does so too (an access may cross into it).
+// Direct-mapped by the low 16 bits of the page number, which one MOVZX makes. Translated code adds
+// the (negative) tag to the linear address of the access's last byte and tests the bits above the
+// page offset for zero: a compare that leaves the guest's flags alone. An entry without a page
+// holds the tag of a page that selects another entry, and whose predecessor does so too (an access
+// may cross into it): page 0 for all entries but two, so that fresh memory is an empty table.
 struct FastTlb {
-  static constexpr unsigned kMaxEntries = 1024;
+  static constexpr unsigned kEntries = 65536;
+  // How many entries are in use at most: emptying a table costs as much.
+  static constexpr unsigned kMaxFilled = 16384;
 
-  uint64_t minus_read[kMaxEntries];   // -(linear page), readable
-  uint64_t minus_write[kMaxEntries];  // -(linear page), writable
-  uint64_t addend[kMaxEntries];       // host address - linear address
+  uint64_t minus_read[kEntries];   // -(linear page), readable
+  uint64_t minus_write[kEntries];  // -(linear page), writable
+  uint64_t addend[kEntries];       // host address - linear address; not 0: the entry is in `filled`
+  uint16_t filled[kMaxFilled];     // entries that were filled since the table was empty
 };
 
-// Which FastTlb translated code uses is fixed when it is translated.
+// Which FastTlb translated code uses is fixed when it is translated. Those of the user are emptied
+// at every change of address space.
 enum class FastTable : uint8_t { Supervisor, User, UserAsSupervisor };
 inline constexpr unsigned kFastTables = 3;
-// Powers of two. Those of the user are emptied at every change of address space.
-inline constexpr unsigned kFastEntries[kFastTables] = {1024, 512, 256};
 
-constexpr unsigned fast_entries(FastTable table) {
-  return kFastEntries[static_cast<unsigned>(table)];
-}
 // What an empty entry holds, as a page; see above.
-constexpr uint64_t no_fast_page(unsigned index, unsigned entries) {
-  return ~uint64_t{0} * ((index + 2) % entries * kPageSize);
+constexpr uint64_t no_fast_page(unsigned index) {
+  const bool plain = index != 0 && index != FastTlb::kEntries - 1;
+  return plain ? 0 : ~uint64_t{0} * ((index + 2) % FastTlb::kEntries * kPageSize);
 }
 
 // Where code for a linear address is, for jumps whose target is not known at translation. Addresses
 // are kept negative, for the same kind of compare. Whether the code is right for the address space,
 // privilege and mode of the moment, its own entry checks (Cpu::translator.tag).
-inline constexpr unsigned kJumpEntries = 32768;
-// Functions are aligned, return addresses are not: the lowest bits tell little.
-inline constexpr unsigned kJumpShift = 2;
 struct JumpTable {
-  struct Entry {
-    uint64_t minus_linear;
-    const void* code;
-  };
-  Entry entries[kJumpEntries];
+  static constexpr unsigned kEntries = 65536;
+  // Functions are aligned, return addresses are not: the lowest bits tell little.
+  static constexpr unsigned kShift = 2;
+
+  uint64_t minus_linear[kEntries];
+  const void* code[kEntries];
 
   static constexpr unsigned index(uint64_t linear) {
-    return static_cast<unsigned>(linear >> kJumpShift) % kJumpEntries;
+    return static_cast<unsigned>(linear >> kShift) % kEntries;
   }
-  // Matches nothing that selects this entry.
+  // Matches nothing that selects this entry: address 0 for all but the first, as fresh memory has.
   static constexpr uint64_t no_address(unsigned index) {
-    return ~uint64_t{0} * (((index + 1) % kJumpEntries) << kJumpShift);
+    return index != 0 ? 0 : ~uint64_t{0} * (uint64_t{1} << kShift);
   }
+};
+
+// Mapped below 2 GiB (mmu/fast_tlb.h): translated code names it by absolute addresses.
+struct TranslatorTables {
+  FastTlb tlb[kFastTables];
+  JumpTable jumps;
 };
 
 inline constexpr uint64_t kTranslatorTagMask = 0x7fff'ffff;
 
 struct alignas(64) TranslatorState {
   // Constants, in memory because PEXT takes its mask from there.
-  uint64_t tlb_masks[kFastTables] = {uint64_t{kFastEntries[0] - 1} * kPageSize,
-                                     uint64_t{kFastEntries[1] - 1} * kPageSize,
-                                     uint64_t{kFastEntries[2] - 1} * kPageSize};
   uint64_t page_mask = ~uint64_t{kPageSize - 1};
   uint64_t aligned_page_mask = ~uint64_t{kPageSize - 1} | 15;
   uint64_t unaligned_mask = 15;
-  uint64_t jump_mask = uint64_t{kJumpEntries - 1} << kJumpShift;
   uint64_t bit_masks[2] = {31, 63};
   uint64_t not_if_mask = ~(uint64_t{1} << 9);
   uint64_t pushed_mask = ~((uint64_t{1} << 16) | (uint64_t{1} << 17));
@@ -87,8 +88,8 @@ struct alignas(64) TranslatorState {
   void* translator = nullptr;  // the Translator
   const void* (*slow)(void* cpu, uint64_t site) = nullptr;
 
-  FastTlb tlb[kFastTables];
-  JumpTable jumps;
+  TranslatorTables* tables = nullptr;  // nullptr: there is no translator
+  uint32_t filled[kFastTables] = {};   // used of FastTlb::filled
 };
 
 }  // namespace trapeze::soft

@@ -1,6 +1,7 @@
 // Upkeep of the TLB that translated code probes inline (core/translator_state.h). Its entries are
 // copies of TLB entries (mmu/tlb.h) that were valid when they were made; whatever drops
-// translations there drops them here. All functions run on the vCPU's own thread.
+// translations there drops them here. All functions run on the vCPU's own thread, and do nothing for a
+// CPU without a translator.
 #pragma once
 
 #include <span>
@@ -21,10 +22,6 @@ void clear_fast_writes(Cpu& cpu, FastTable table, uint64_t host_base,
                        std::span<const uint64_t> pages);
 // The page that holds `linear`; with `large` all of its GiB, because a large page may be meant.
 void clear_fast_page(Cpu& cpu, FastTable table, uint64_t linear, bool large);
-void clear_jumps(JumpTable& jumps);
-// All tables; once when the CPU is made.
-void init_translator_state(Cpu& cpu);
-
 // Copies an entry of cpu.tlb for `page` to the table that code running now uses.
 void install_fast(Cpu& cpu, const TlbEntry& entry, uint64_t page);
 

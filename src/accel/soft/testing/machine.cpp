@@ -138,7 +138,6 @@ TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
   parts.env.code_owner = parts.blocks.get();
   parts.cpu.env = &parts.env;
   parts.cpu.tlbs = &parts.tlbs;
-  init_translator_state(parts.cpu);
   parts.code_map->add_cpu(parts.cpu);
 
   for (size_t i = 0; i < kGdtEntries.size(); ++i) {

@@ -27,15 +27,16 @@ void Assembler::encode_register(const Encoding& encoding, uint8_t reg, uint8_t r
 }
 
 void Assembler::encode_memory(const Encoding& encoding, uint8_t reg, const HostMemory& memory) {
-  begin(encoding, reg, 0, memory.base);
+  const bool indexed = memory.index != kNoIndex;
+  begin(encoding, reg, indexed ? memory.index : 0, memory.base);
   db(encoding.opcode);
   const unsigned base = memory.base & 7U;
   const bool small = memory.disp >= -128 && memory.disp <= 127;
   const bool no_disp = memory.disp == 0 && base != 5;
   const unsigned mod = no_disp ? 0 : (small ? 1U : 2U);
-  const bool sib = memory.indexed || base == 4;
+  const bool sib = indexed || base == 4;
   db(mod << 6 | (reg & 7U) << 3 | (sib ? 4U : base));
-  if (sib) db((memory.indexed ? unsigned{kScratch} : 4U) << 3 | base);
+  if (sib) db((indexed ? memory.index & 7U : 4U) << 3 | base);
   if (mod == 1) db(static_cast<uint8_t>(memory.disp));
   if (mod == 2) dd(static_cast<uint32_t>(memory.disp));
   end(encoding);

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "accel/soft/core/cpu.h"
+#include "base/check.h"
 
 // Xbyak takes displacements as size_t and bytes as int; only clang has this in -Wconversion.
 #ifdef __clang__
@@ -26,10 +27,12 @@ inline constexpr size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) +
 inline constexpr uint8_t kScratch = 1;   // RCX: JRCXZ tests it and leaves the flags alone
 inline constexpr uint8_t kAddress = 11;  // R11
 
+inline constexpr uint8_t kNoIndex = 0xff;
+
 // A memory operand of host code: [base + index + disp].
 struct HostMemory {
   uint8_t base = kAddress;
-  bool indexed = false;  // by kScratch
+  uint8_t index = kNoIndex;
   int32_t disp = 0;
 };
 
@@ -58,6 +61,17 @@ class Assembler : public Xbyak::CodeGenerator {
     setSize(offset);
   }
   uint32_t here() const { return static_cast<uint32_t>(getSize()); }
+
+  // --- what lies below 2 GiB, by its address
+  static int32_t absolute(const void* of) {
+    const auto address = reinterpret_cast<uintptr_t>(of);
+    CHECK(address < uintptr_t{1} << 31);
+    return static_cast<int32_t>(address);
+  }
+  // [array + index * 8]
+  Xbyak::Address element(const Xbyak::Reg64& index, const void* array) const {
+    return ptr[index * 8 + absolute(array)];
+  }
 
   // --- GS-relative state; none touches the flags
   Xbyak::Address at(size_t offset) const { return ptr[Xbyak::RegExp(offset)]; }

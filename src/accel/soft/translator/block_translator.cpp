@@ -16,7 +16,11 @@ using Xbyak::Reg64;
 namespace regs = Xbyak::util;
 
 BlockTranslator::BlockTranslator(Translator& translator, Translation& translation, uint32_t index)
-    : translator_(translator), code_(translator.code_), translation_(translation), index_(index) {}
+    : translator_(translator),
+      code_(translator.code_),
+      tables_(*translator.cpu_.translator.tables),
+      translation_(translation),
+      index_(index) {}
 
 bool BlockTranslator::decode(const Block& block, std::span<const uint8_t> bytes) {
   items_.reserve(block.count);
@@ -56,14 +60,14 @@ void BlockTranslator::emit() {
   code_.dd(0);
   translation_.tag_at = code_.here() - 4;
   code_.skip_jump_if_rcx_zero();
-  cold(code_.jump(), new_site(first, SiteKind::Entry));
+  cold(code_.jump(), new_site(first, SiteKind::Entry), {});
   translation_.body = code_.here();
   DCHECK(translation_.body - translation_.entry == kEntryBytes);
   if (translation_.uses_sse) {
     code_.load(regs::ecx, TRAPEZE_STATE(sse_absent));
     code_.skip_jump_if_rcx_zero();
     const uint32_t site = new_site(first, SiteKind::Sse);
-    cold(code_.jump(), site);
+    cold(code_.jump(), site, {});
     translator_.sites_[site].next = code_.here();
   }
   translation_.live_body = code_.here();
@@ -149,7 +153,7 @@ void BlockTranslator::emit_item(const Item& item) {
 }
 
 void BlockTranslator::emit_interpret(const Item& item) {
-  cold(code_.jump(), new_site(item, SiteKind::Interpret));
+  cold(code_.jump(), new_site(item, SiteKind::Interpret), {});
 }
 
 uint32_t BlockTranslator::new_site(const Item& item, SiteKind kind) {
@@ -174,6 +178,11 @@ void BlockTranslator::emit_cold() {
       continue;
     }
     const auto table = static_cast<unsigned>(translation_.table);
+    const Linear& linear = item.linear;
+    if (linear.kind == Linear::Kind::Constant) code_.mov(Reg64(kAddress), linear.constant);
+    if (linear.kind == Linear::Kind::Base) {
+      code_.lea(Reg64(kAddress), code_.ptr[Reg64(linear.base) + linear.disp]);
+    }
     code_.call_to(translator_.stubs_.fill[table][site.write ? 1 : 0]);
     code_.jump_to(site.retry);
   }

@@ -61,10 +61,19 @@ class BlockTranslator {
     bool write = false;
     bool aligned = false;
   };
-  // A jump out of the hot path, to code that is emitted behind the block.
+  // What a linear address is made of, where R11 does not hold it.
+  struct Linear {
+    enum class Kind : uint8_t { InAddress, Base, Constant };
+    Kind kind = Kind::InAddress;
+    uint8_t base = 0;  // host register
+    int32_t disp = 0;
+    uint64_t constant = 0;
+  };
+  // A jump out of the hot path, to code that is emitted behind the block. `linear`: of a probe.
   struct ColdSite {
     uint32_t jump;
     uint32_t site;
+    Linear linear;
   };
   struct ColdExit {
     uint32_t jump;
@@ -144,14 +153,24 @@ class BlockTranslator {
   void store_scratch(const RegisterUse& use);
   void emit_linear(const Item& item, const ZydisDecodedOperand& memory, bool with_segment);
   bool constant_linear(const Item& item, const ZydisDecodedOperand& memory, uint64_t& linear) const;
+  bool is_base_only(const Item& item, const ZydisDecodedOperand& memory) const;
+  uint32_t new_probe(const Item& item, const Access& access);
+  void page_index(uint8_t to, uint8_t from);
   HostMemory probe(const Item& item, const Access& access);
+  HostMemory probe_base(const Item& item, const Access& access, uint8_t base, int32_t disp);
+  bool probe_constant(const Item& item, const Access& access, uint64_t linear, HostMemory& memory);
   HostMemory probe_operand(const Item& item, const ZydisDecodedOperand& memory, bool aligned);
   HostMemory probe_stack(const Item& item, uint8_t base, int32_t offset, bool write);
+  // In one register, R11.
   HostMemory combine(HostMemory memory);
+  // Without RCX.
+  HostMemory free_scratch(HostMemory memory) {
+    return memory.index == kScratch ? combine(memory) : memory;
+  }
   void address_in_scratch(const HostMemory& memory);
   static Xbyak::RegExp host(const HostMemory& memory) {
     const Xbyak::RegExp sum = Xbyak::Reg64(memory.base) + memory.disp;
-    return memory.indexed ? sum + Xbyak::Reg64(kScratch) : sum;
+    return memory.index != kNoIndex ? sum + Xbyak::Reg64(memory.index) : sum;
   }
 
   // parts (branches.cpp)
@@ -171,20 +190,21 @@ class BlockTranslator {
     uint32_t site;
   };
   void emit_islands();
-  void go_on_if_rcx_zero(uint32_t site);
-  void cold(uint32_t jump, uint32_t site) { cold_sites_.push_back({jump, site}); }
+  void go_on_if_rcx_zero(uint32_t site, const Linear& linear);
+  void cold(uint32_t jump, uint32_t site, const Linear& linear) {
+    cold_sites_.push_back({jump, site, linear});
+  }
   void emit_cold();
   uint64_t rip_of(const Item& item) const { return translation_.linear + item.insn.start; }
   uint64_t next_rip_of(const Item& item) const { return rip_of(item) + item.insn.length; }
-  size_t tlb_mask() const {
-    return TRAPEZE_STATE(tlb_masks) + static_cast<size_t>(translation_.table) * sizeof(uint64_t);
-  }
-  size_t table_offset(size_t member) const {
-    return TRAPEZE_STATE(tlb) + static_cast<size_t>(translation_.table) * sizeof(FastTlb) + member;
+  const FastTlb& fast_tlb() const { return tables_.tlb[static_cast<unsigned>(translation_.table)]; }
+  const uint64_t* tags(const Access& access) const {
+    return access.write ? fast_tlb().minus_write : fast_tlb().minus_read;
   }
 
   Translator& translator_;
   Assembler& code_;
+  const TranslatorTables& tables_;
   Translation& translation_;
   const uint32_t index_;
   bool open_ended_ = false;  // the block was cut: it goes on behind its last instruction

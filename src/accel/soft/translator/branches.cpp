@@ -11,8 +11,6 @@ namespace regs = Xbyak::util;
 
 namespace {
 
-size_t jump_offset(size_t member) { return TRAPEZE_STATE(jumps) + member; }
-
 bool is_canonical48(uint64_t linear) {
   return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
 }
@@ -33,11 +31,11 @@ void BlockTranslator::check_attention(const Item& item) {
 }
 
 // Goes on when RCX is 0, else to the site's cold code.
-void BlockTranslator::go_on_if_rcx_zero(uint32_t site) {
+void BlockTranslator::go_on_if_rcx_zero(uint32_t site, const Linear& linear) {
   constexpr size_t kJumpBytes = 5;
   code_.db(0xe3);
   code_.db(static_cast<int>(kJumpBytes * (1 + islands_.size())));
-  cold(code_.jump(), site);
+  cold(code_.jump(), site, linear);
   emit_islands();
 }
 
@@ -47,7 +45,7 @@ void BlockTranslator::emit_islands() {
     const uint32_t distance = code_.here() - (island.at + 1);
     CHECK(distance < 128);
     code_.put8(island.at, static_cast<uint8_t>(distance));
-    cold(code_.jump(), island.site);
+    cold(code_.jump(), island.site, {});
   }
   islands_.clear();
 }
@@ -88,8 +86,7 @@ bool BlockTranslator::emit_jump(const Item& item) {
   if (!load_target(item)) return false;
   look_up_target(item);
   emit_jump_index();
-  code_.db(0x65);
-  code_.jmp(code_.qword[Reg64(kScratch) * 8 + jump_offset(offsetof(JumpTable::Entry, code))]);
+  code_.jmp(code_.element(Reg64(kScratch), tables_.jumps.code));
   return true;
 }
 
@@ -116,23 +113,20 @@ bool BlockTranslator::load_target(const Item& item) {
   return true;
 }
 
-// RCX = twice the index of R11's entry in the jump table.
+// RCX = the index of R11's entry in the jump table.
 void BlockTranslator::emit_jump_index() {
-  static_assert(sizeof(JumpTable::Entry) == 16);
-  const Reg64 scratch(kScratch);
-  code_.pext_state(scratch, Reg64(kAddress), TRAPEZE_STATE(jump_mask));
-  code_.lea(scratch, code_.ptr[scratch + scratch]);
+  static_assert(JumpTable::kEntries == 65536);
+  code_.rorx(Reg64(kScratch), Reg64(kAddress), JumpTable::kShift);
+  code_.movzx(regs::ecx, regs::cx);
 }
 
 // Goes on when R11 is in the jump table, else to the interpreter, which has all to do still.
 void BlockTranslator::look_up_target(const Item& item) {
   const Reg64 address(kAddress), scratch(kScratch);
   emit_jump_index();
-  code_.db(0x65);
-  code_.mov(scratch,
-            code_.ptr[scratch * 8 + jump_offset(offsetof(JumpTable::Entry, minus_linear))]);
+  code_.mov(scratch, code_.element(scratch, tables_.jumps.minus_linear));
   code_.lea(scratch, code_.ptr[address + scratch]);
-  go_on_if_rcx_zero(new_site(item, SiteKind::Interpret));
+  go_on_if_rcx_zero(new_site(item, SiteKind::Interpret), {});
 }
 
 bool BlockTranslator::emit_call(const Item& item) {
@@ -147,9 +141,7 @@ bool BlockTranslator::emit_call(const Item& item) {
   if (!load_target(item)) return false;
   look_up_target(item);
   emit_jump_index();
-  code_.db(0x65);
-  code_.mov(Reg64(kScratch),
-            code_.qword[Reg64(kScratch) * 8 + jump_offset(offsetof(JumpTable::Entry, code))]);
+  code_.mov(Reg64(kScratch), code_.element(Reg64(kScratch), tables_.jumps.code));
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
   push_constant(item, next_rip_of(item));
   code_.jump_state(TRAPEZE_STATE(spare));
@@ -168,8 +160,7 @@ bool BlockTranslator::emit_return(const Item& item) {
   const int bytes = 8 + (has_count ? static_cast<int>(item.operands[0].imm.value.u & 0xffff) : 0);
   code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + bytes]);
   emit_jump_index();
-  code_.db(0x65);
-  code_.jmp(code_.qword[Reg64(kScratch) * 8 + jump_offset(offsetof(JumpTable::Entry, code))]);
+  code_.jmp(code_.element(Reg64(kScratch), tables_.jumps.code));
   return true;
 }
 

@@ -224,19 +224,20 @@ HostMemory BlockTranslator::group_access(const Item& item) {
   if (group.site == kNone) {
     const uint32_t start = code_.here();
     const uint8_t home = kHostRegister[group.base];
+    const auto size = static_cast<uint16_t>(group.high - group.low);
+    const Access access{start, size, group.write, group.aligned};
+    group.site = static_cast<uint32_t>(translator_.sites_.size());
     if (home == kInMemory) {
       code_.load(Reg64(kAddress), gpr_offset(group.base));
       code_.lea(Reg64(kAddress), code_.ptr[Reg64(kAddress) + group.low]);
+      combine(probe(item, access));
     } else {
-      code_.lea(Reg64(kAddress), code_.ptr[Reg64(home) + group.low]);
+      combine(probe_base(item, access, home, group.low));
     }
-    group.site = static_cast<uint32_t>(translator_.sites_.size());
-    const auto size = static_cast<uint16_t>(group.high - group.low);
-    combine(probe(item, {start, size, group.write, group.aligned}));
     translator_.sites_[group.site].group = true;
     waiting_for_next_.pop_back();  // `next` is the code for one by one
   }
-  return {kAddress, false, place.disp - group.low};
+  return {kAddress, kNoIndex, place.disp - group.low};
 }
 
 // The items of each group one by one, for when its probe fails.

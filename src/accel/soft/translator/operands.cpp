@@ -4,6 +4,7 @@
 
 namespace trapeze::soft {
 
+using Xbyak::Reg16;
 using Xbyak::Reg32;
 using Xbyak::Reg64;
 namespace regs = Xbyak::util;
@@ -238,67 +239,136 @@ void BlockTranslator::emit_linear(const Item& item, const ZydisDecodedOperand& m
   }
 }
 
-// Looks R11 up in the inline TLB; leaves the flags alone. Behind it R11 + RCX is the host address.
-HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
-  const Reg64 address(kAddress), scratch(kScratch);
-  const auto number = static_cast<uint32_t>(translator_.sites_.size());
-  Site& site = translator_.sites_.emplace_back();
-  site.kind = SiteKind::Memory;
-  site.translation = index_;
-  site.linear = translation_.linear;
-  site.uses_sse = translation_.uses_sse;
-  site.insn = item.insn;
+// True when the linear address is one register plus a displacement.
+bool BlockTranslator::is_base_only(const Item& item, const ZydisDecodedOperand& memory) const {
+  const auto& mem = memory.mem;
+  if (mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS) return false;
+  if (mem.index != ZYDIS_REGISTER_NONE || item.zy.address_width != 64) return false;
+  if (mem.base < ZYDIS_REGISTER_RAX || mem.base > ZYDIS_REGISTER_R15) return false;
+  if (kHostRegister[guest_number(mem.base)] == kInMemory) return false;
+  // The last byte's displacement must do as well.
+  return !mem.disp.has_displacement || mem.disp.value < INT32_MAX - 4096;
+}
+
+uint32_t BlockTranslator::new_probe(const Item& item, const Access& access) {
+  const uint32_t number = new_site(item, SiteKind::Memory);
+  Site& site = translator_.sites_[number];
   site.size = access.size;
   site.write = access.write;
   site.aligned = access.aligned;
   site.retry = access.start;
-  waiting_for_next_.push_back(number);
+  return number;
+}
 
+// The index in the inline TLB of the page of the address in `from`.
+void BlockTranslator::page_index(uint8_t to, uint8_t from) {
+  static_assert(FastTlb::kEntries == 65536 && kPageSize == 4096);
+  code_.rorx(Reg64(to), Reg64(from), 12);
+  code_.movzx(Reg32(to), Reg16(to));
+}
+
+// Looks R11 up in the inline TLB; leaves the flags alone. Behind it R11 + RCX is the host address.
+HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
+  const Reg64 address(kAddress), scratch(kScratch);
+  const uint32_t site = new_probe(item, access);
   if (access.aligned && access.size > 16) {  // a group with aligned accesses
     code_.pext_state(scratch, address, TRAPEZE_STATE(unaligned_mask));
-    go_on_if_rcx_zero(number);
+    go_on_if_rcx_zero(site, {});
   }
   const bool alone = access.aligned && access.size == 16;
-  const size_t tags =
-      table_offset(access.write ? offsetof(FastTlb, minus_write) : offsetof(FastTlb, minus_read));
-  code_.pext_state(scratch, address, tlb_mask());
-  code_.db(0x65);
-  code_.mov(scratch, code_.ptr[scratch * 8 + tags]);
+  page_index(kScratch, kAddress);
+  code_.mov(scratch, code_.element(scratch, tags(access)));
   code_.lea(scratch, code_.ptr[address + scratch + (alone ? 0 : access.size - 1)]);
   code_.pext_state(scratch, scratch,
                    alone ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
-  go_on_if_rcx_zero(number);
-  code_.pext_state(scratch, address, tlb_mask());
-  code_.db(0x65);
-  code_.mov(scratch, code_.ptr[scratch * 8 + table_offset(offsetof(FastTlb, addend))]);
-  return {kAddress, true, 0};
+  go_on_if_rcx_zero(site, {});
+  page_index(kScratch, kAddress);
+  code_.mov(scratch, code_.element(scratch, fast_tlb().addend));
+  return {kAddress, kScratch, 0};
+}
+
+// The same for the address `base` + `disp`, which is made twice rather than kept: R11 can hold the
+// index then. Leaves RCX free.
+HostMemory BlockTranslator::probe_base(const Item& item, const Access& access, uint8_t base,
+                                       int32_t disp) {
+  const Reg64 address(kAddress), scratch(kScratch), from(base);
+  const uint32_t site = new_probe(item, access);
+  const Linear linear{Linear::Kind::Base, base, disp, 0};
+  if (access.aligned && access.size > 16) {
+    code_.lea(scratch, code_.ptr[from + disp]);
+    code_.pext_state(scratch, scratch, TRAPEZE_STATE(unaligned_mask));
+    go_on_if_rcx_zero(site, linear);
+  }
+  const bool alone = access.aligned && access.size == 16;
+  if (disp != 0) code_.lea(address, code_.ptr[from + disp]);
+  page_index(kAddress, disp != 0 ? kAddress : base);
+  code_.mov(scratch, code_.element(address, tags(access)));
+  code_.lea(scratch, code_.ptr[scratch + from + (disp + (alone ? 0 : access.size - 1))]);
+  code_.pext_state(scratch, scratch,
+                   alone ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
+  go_on_if_rcx_zero(site, linear);
+  code_.mov(address, code_.element(address, fast_tlb().addend));
+  return {base, kAddress, disp};
+}
+
+// The same for a constant address, whose entry is known: the tag must be just its page. False, and
+// nothing emitted: it needs a look at each byte.
+bool BlockTranslator::probe_constant(const Item& item, const Access& access, uint64_t linear,
+                                     HostMemory& memory) {
+  const uint64_t offset = linear % kPageSize;
+  if (offset + access.size > kPageSize || (access.aligned && linear % 16 != 0)) return false;
+  const Reg64 address(kAddress), scratch(kScratch);
+  const uint32_t site = new_probe(item, access);
+  const Linear constant{Linear::Kind::Constant, 0, 0, linear};
+  const auto low = static_cast<int32_t>(linear);
+  const bool is_short = static_cast<uint64_t>(static_cast<int64_t>(low)) == linear;
+  const auto index = static_cast<unsigned>(linear / kPageSize % FastTlb::kEntries);
+  const auto page_offset = static_cast<int32_t>(offset);
+  if (!is_short) code_.mov(address, linear);
+  code_.mov(
+      scratch,
+      code_.ptr[Xbyak::RegExp(static_cast<size_t>(Assembler::absolute(&tags(access)[index])))]);
+  if (is_short) {
+    code_.lea(scratch, code_.ptr[scratch + (low - page_offset)]);
+  } else {
+    code_.lea(scratch, code_.ptr[address + scratch - page_offset]);
+  }
+  go_on_if_rcx_zero(site, constant);
+  code_.mov(is_short ? address : scratch, code_.ptr[Xbyak::RegExp(static_cast<size_t>(
+                                              Assembler::absolute(&fast_tlb().addend[index])))]);
+  memory = is_short ? HostMemory{kAddress, kNoIndex, low} : HostMemory{kAddress, kScratch, 0};
+  return true;
 }
 
 HostMemory BlockTranslator::probe_operand(const Item& item, const ZydisDecodedOperand& memory,
                                           bool aligned) {
   if (place_of(item) != nullptr) return group_access(item);
-  const uint32_t start = code_.here();
-  emit_linear(item, memory, true);
   const bool write = (memory.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
-  return probe(item, {start, static_cast<uint16_t>(memory.size / 8), write, aligned});
+  const Access access{code_.here(), static_cast<uint16_t>(memory.size / 8), write, aligned};
+  if (is_base_only(item, memory)) {
+    const auto& mem = memory.mem;
+    const int64_t disp = mem.disp.has_displacement ? mem.disp.value : 0;
+    return probe_base(item, access, kHostRegister[guest_number(mem.base)],
+                      static_cast<int32_t>(disp));
+  }
+  uint64_t linear = 0;
+  HostMemory constant;
+  if (constant_linear(item, memory, linear) && probe_constant(item, access, linear, constant)) {
+    return constant;
+  }
+  emit_linear(item, memory, true);
+  return probe(item, access);
 }
 
 HostMemory BlockTranslator::probe_stack(const Item& item, uint8_t base, int32_t offset,
                                         bool write) {
   if (place_of(item) != nullptr) return group_access(item);
-  const uint32_t start = code_.here();
-  if (offset == 0) {
-    code_.mov(Reg64(kAddress), Reg64(kHostRegister[base]));
-  } else {
-    code_.lea(Reg64(kAddress), code_.ptr[Reg64(kHostRegister[base]) + offset]);
-  }
-  return probe(item, {start, 8, write, false});
+  return probe_base(item, {code_.here(), 8, write, false}, kHostRegister[base], offset);
 }
 
 HostMemory BlockTranslator::combine(HostMemory memory) {
-  if (!memory.indexed) return memory;
-  code_.lea(Reg64(kAddress), code_.ptr[Reg64(memory.base) + Reg64(kScratch) + memory.disp]);
-  return {kAddress, false, 0};
+  code_.lea(Reg64(kAddress), code_.ptr[host(memory)]);
+  return {};
 }
 
 }  // namespace trapeze::soft

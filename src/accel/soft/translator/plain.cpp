@@ -107,9 +107,9 @@ bool BlockTranslator::emit_plain(const Item& item) {
     const bool busy = operands.shift_by_cl || reg == kScratch;
     if (operands.high_byte) {
       address_in_scratch(memory);
-      memory = {kScratch, false, 0};
+      memory = {kScratch, kNoIndex, 0};
     } else if (busy) {
-      memory = combine(memory);
+      memory = free_scratch(memory);
     }
     if (moffs) {
       // A0 to A3: MOV of the accumulator with an absolute address becomes 8A, 8B, 88, 89.
@@ -167,11 +167,7 @@ bool BlockTranslator::emit_slot_form(const Item& item, const PlainOperands& oper
 }
 
 void BlockTranslator::address_in_scratch(const HostMemory& memory) {
-  if (memory.indexed) {
-    code_.lea(Reg64(kScratch), code_.ptr[Reg64(memory.base) + Reg64(kScratch) + memory.disp]);
-  } else {
-    code_.lea(Reg64(kScratch), code_.ptr[Reg64(memory.base) + memory.disp]);
-  }
+  code_.lea(Reg64(kScratch), code_.ptr[host(memory)]);
 }
 
 // True when one LEA into the destination does it.
@@ -228,7 +224,7 @@ void BlockTranslator::push_constant(const Item& item, uint64_t value) {
   if (static_cast<uint64_t>(static_cast<int64_t>(low)) == value) {
     code_.mov(code_.qword[host(memory)], low);
   } else {
-    memory = combine(memory);
+    memory = free_scratch(memory);
     code_.mov(Reg64(kScratch), value);
     code_.mov(code_.qword[host(memory)], Reg64(kScratch));
   }
@@ -248,7 +244,7 @@ bool BlockTranslator::emit_push(const Item& item) {
   const uint8_t guest = item.insn.dst / 8;
   HostMemory memory = probe_stack(item, 4, -8, true);
   if (kHostRegister[guest] == kInMemory) {
-    memory = combine(memory);
+    memory = free_scratch(memory);
     code_.load(Reg64(kScratch), gpr_offset(guest));
     code_.mov(code_.qword[host(memory)], Reg64(kScratch));
   } else {

@@ -76,7 +76,7 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
       cpu.rip = linear;
       // Not by the jump table: it would lead here again.
       const unsigned slot = JumpTable::index(linear);
-      cpu.translator.jumps.entries[slot].minus_linear = JumpTable::no_address(slot);
+      cpu.translator.tables->jumps.minus_linear[slot] = JumpTable::no_address(slot);
       return nullptr;
     }
     case SiteKind::Sse:

@@ -26,7 +26,7 @@ bool BlockTranslator::emit_push_flags(const Item& item) {
   code_.pdep_state(scratch, scratch, TRAPEZE_STATE(pushed_mask));
   code_.lea(address, code_.ptr[address + scratch]);
   code_.store(TRAPEZE_STATE(spare), address);
-  const HostMemory memory = combine(probe_stack(item, kRspNumber, -8, true));
+  const HostMemory memory = free_scratch(probe_stack(item, kRspNumber, -8, true));
   code_.load(scratch, TRAPEZE_STATE(spare));
   code_.mov(code_.qword[host(memory)], scratch);
   code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) - 8]);
@@ -82,14 +82,14 @@ bool BlockTranslator::emit_swap_gs() {
 bool BlockTranslator::emit_compare_exchange_wide(const Item& item) {
   const bool wide = item.zy.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
   if (item.operands[0].type != ZYDIS_OPERAND_TYPE_MEMORY) return false;
-  combine(probe_operand(item, item.operands[0], wide));
+  const HostMemory memory = free_scratch(probe_operand(item, item.operands[0], wide));
   code_.mov(Reg64(kScratch), Reg64(kHostRcx));
   Encoding encoding;
   encoding.map = 1;
   encoding.opcode = 0xc7;
   encoding.rex_w = wide;
   encoding.lock = (item.insn.flags & kLock) != 0;
-  code_.encode_memory(encoding, 1, {kAddress, false, 0});
+  code_.encode_memory(encoding, 1, memory);
   return true;
 }
 
@@ -120,7 +120,7 @@ bool BlockTranslator::emit_bit_string(const Item& item) {
   encoding.opcode = zy.opcode;
   encoding.rex_w = wide;
   encoding.lock = (item.insn.flags & kLock) != 0;
-  code_.encode_memory(encoding, kScratch, {kAddress, false, 0});
+  code_.encode_memory(encoding, kScratch, {});
   return true;
 }
 
@@ -128,7 +128,7 @@ bool BlockTranslator::emit_push_memory(const Item& item) {
   const HostMemory from = probe_operand(item, item.operands[0], false);
   code_.mov(Reg64(kScratch), code_.qword[host(from)]);
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
-  const HostMemory to = combine(probe_stack(item, kRspNumber, -8, true));
+  const HostMemory to = free_scratch(probe_stack(item, kRspNumber, -8, true));
   code_.load(Reg64(kScratch), TRAPEZE_STATE(spare));
   code_.mov(code_.qword[host(to)], Reg64(kScratch));
   code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) - 8]);

@@ -48,82 +48,112 @@ void load_guest(Assembler& code) {
   }
 }
 
-// R11: the linear address. Keeps everything but RCX.
-uint32_t emit_fill(Assembler& code, FastTable table, bool write, uint32_t slow) {
-  const uint32_t start = code.here();
-  const size_t base = TRAPEZE_STATE(tlb) + static_cast<size_t>(table) * sizeof(FastTlb);
-  const size_t read_tags = base + offsetof(FastTlb, minus_read);
-  const size_t write_tags = base + offsetof(FastTlb, minus_write);
-  const unsigned entries = fast_entries(table);
-  Xbyak::Label give_up, not_writable, installed;
-  const auto indexed = [&code](size_t offset) { return code.ptr[regs::rax * 8 + offset]; };
-  code.store(TRAPEZE_STATE(saved[0]), regs::rax);
-  code.store(TRAPEZE_STATE(saved[1]), regs::rdx);
-  code.lahf();
-  code.seto(regs::al);
-  code.store(TRAPEZE_STATE(saved[2]), regs::rax);
-  code.mov(regs::rcx, regs::r11);
-  code.shr(regs::rcx, 12);
-  code.mov(regs::eax, regs::ecx);
-  code.and_(regs::eax, entries - 1);
-  code.mov(regs::rdx, regs::rcx);
-  code.shr(regs::rdx, Tlb::kIndexShift);
-  code.xor_(regs::ecx, regs::edx);
-  code.and_(regs::ecx, kTlbEntries - 1);
-  code.mov(regs::rdx, regs::r11);
-  code.and_(regs::rdx, -static_cast<int>(kPageSize));
-  code.shl(regs::ecx, 5);
-  static_assert(sizeof(TlbEntry) == 32);
-  code.db(0x65);
-  code.add(regs::rcx, code.at(offsetof(Cpu, tlb)));
-  code.neg(regs::rdx);
-  // There already: the access crosses pages or is not aligned.
-  code.db(0x65);
-  code.cmp(regs::rdx, indexed(write ? write_tags : read_tags));
-  code.je(give_up);
-  code.neg(regs::rdx);
-  code.cmp(
-      regs::rdx,
-      code.ptr[regs::rcx + (write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag))]);
-  code.jne(give_up);
-  code.neg(regs::rdx);
-  code.db(0x65);
-  code.mov(indexed(read_tags), regs::rdx);
-  if (!write) {
-    code.neg(regs::rdx);
-    code.cmp(regs::rdx, code.ptr[regs::rcx + offsetof(TlbEntry, write_tag)]);
-    code.jne(not_writable);
-    code.neg(regs::rdx);
+// Copies the TLB's entry for the page of R11 to the inline TLB. Keeps everything but RCX.
+class FillStub {
+ public:
+  FillStub(Assembler& code, const TranslatorTables& tables, FastTable table)
+      : code_(code), table_(table), fast_(tables.tlb[static_cast<unsigned>(table)]) {}
+
+  // `slow`: where to go when the TLB has no such entry.
+  uint32_t emit(bool write, uint32_t slow) {
+    const uint32_t start = code_.here();
+    save();
+    look_up(write);
+    note_filled();
+    install(write);
+    restore();
+    code_.ret();
+    code_.L(give_up_);
+    restore();
+    code_.lea(regs::rsp, code_.ptr[regs::rsp + 8]);
+    code_.jump_to(slow);
+    return start;
   }
-  code.L(installed);
-  code.db(0x65);
-  code.mov(indexed(write_tags), regs::rdx);
-  code.mov(regs::rdx, code.ptr[regs::rcx + offsetof(TlbEntry, addend)]);
-  code.db(0x65);
-  code.mov(indexed(base + offsetof(FastTlb, addend)), regs::rdx);
-  const auto restore = [&code] {
-    code.load(regs::rax, TRAPEZE_STATE(saved[2]));
-    code.add(regs::al, 0x7f);
-    code.sahf();
-    code.load(regs::rax, TRAPEZE_STATE(saved[0]));
-    code.load(regs::rdx, TRAPEZE_STATE(saved[1]));
-  };
-  restore();
-  code.ret();
-  if (!write) {
-    code.L(not_writable);  // no_fast_page(): the addend is another page's from now on
-    code.lea(regs::edx, code.ptr[regs::rax + 2]);
-    code.and_(regs::edx, entries - 1);
-    code.shl(regs::edx, 12);
-    code.neg(regs::rdx);
-    code.jmp(installed);
+
+ private:
+  Xbyak::Address at_index(const void* array) { return code_.element(regs::rax, array); }
+
+  void save() {
+    code_.store(TRAPEZE_STATE(saved[0]), regs::rax);
+    code_.store(TRAPEZE_STATE(saved[1]), regs::rdx);
+    code_.lahf();
+    code_.seto(regs::al);
+    code_.store(TRAPEZE_STATE(saved[2]), regs::rax);
   }
-  code.L(give_up);
-  restore();
-  code.lea(regs::rsp, code.ptr[regs::rsp + 8]);
-  code.jump_to(slow);
-  return start;
-}
+
+  void restore() {
+    code_.load(regs::rax, TRAPEZE_STATE(saved[2]));
+    code_.add(regs::al, 0x7f);
+    code_.sahf();
+    code_.load(regs::rax, TRAPEZE_STATE(saved[0]));
+    code_.load(regs::rdx, TRAPEZE_STATE(saved[1]));
+  }
+
+  // RAX = index in the inline TLB, RCX = address of the TLB's entry, RDX = -page.
+  void look_up(bool write) {
+    code_.mov(regs::rcx, regs::r11);
+    code_.shr(regs::rcx, 12);
+    code_.movzx(regs::eax, regs::cx);
+    static_assert(FastTlb::kEntries == 65536);
+    code_.mov(regs::rdx, regs::rcx);
+    code_.shr(regs::rdx, Tlb::kIndexShift);
+    code_.xor_(regs::ecx, regs::edx);
+    code_.and_(regs::ecx, kTlbEntries - 1);
+    code_.mov(regs::rdx, regs::r11);
+    code_.and_(regs::rdx, -static_cast<int>(kPageSize));
+    code_.shl(regs::ecx, 5);
+    static_assert(sizeof(TlbEntry) == 32);
+    code_.db(0x65);
+    code_.add(regs::rcx, code_.at(offsetof(Cpu, tlb)));
+    code_.cmp(regs::rdx, code_.ptr[regs::rcx + (write ? offsetof(TlbEntry, write_tag)
+                                                      : offsetof(TlbEntry, read_tag))]);
+    code_.jne(give_up_, Assembler::T_NEAR);
+    code_.neg(regs::rdx);
+    // There already: the access crosses pages or is not aligned.
+    code_.cmp(regs::rdx, at_index(write ? fast_.minus_write : fast_.minus_read));
+    code_.je(give_up_, Assembler::T_NEAR);
+  }
+
+  void note_filled() {
+    const size_t count = TRAPEZE_STATE(filled) + static_cast<size_t>(table_) * sizeof(uint32_t);
+    Xbyak::Label noted;
+    code_.cmp(code_.qword[regs::rax * 8 + Assembler::absolute(fast_.addend)], 0);
+    code_.jne(noted);
+    code_.load(regs::edx, count);
+    code_.cmp(regs::edx, FastTlb::kMaxFilled);
+    code_.jae(give_up_, Assembler::T_NEAR);
+    code_.mov(code_.word[regs::rdx * 2 + Assembler::absolute(fast_.filled)], regs::ax);
+    code_.inc(regs::edx);
+    code_.store(count, regs::edx);
+    code_.mov(regs::rdx, regs::r11);
+    code_.and_(regs::rdx, -static_cast<int>(kPageSize));
+    code_.neg(regs::rdx);
+    code_.L(noted);
+  }
+
+  void install(bool write) {
+    Xbyak::Label writable;
+    code_.mov(at_index(fast_.minus_read), regs::rdx);
+    if (!write) {
+      code_.neg(regs::rdx);
+      code_.cmp(regs::rdx, code_.ptr[regs::rcx + offsetof(TlbEntry, write_tag)]);
+      code_.je(writable);
+      code_.lea(regs::edx, code_.ptr[regs::rax + 2]);  // the page is as no_fast_page() wants it
+      code_.movzx(regs::edx, regs::dx);
+      code_.shl(regs::edx, 12);
+      code_.L(writable);
+      code_.neg(regs::rdx);
+    }
+    code_.mov(at_index(fast_.minus_write), regs::rdx);
+    code_.mov(regs::rdx, code_.ptr[regs::rcx + offsetof(TlbEntry, addend)]);
+    code_.mov(at_index(fast_.addend), regs::rdx);
+  }
+
+  Assembler& code_;
+  const FastTable table_;
+  const FastTlb& fast_;
+  Xbyak::Label give_up_;
+};
 
 void leave(Assembler& code) {
   code.load(regs::rax, TRAPEZE_STATE(site));
@@ -134,7 +164,7 @@ void leave(Assembler& code) {
 
 }  // namespace
 
-Stubs emit_stubs(Assembler& code, const std::byte* exec_base) {
+Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTables& tables) {
   Stubs stubs;
   const uint32_t enter = code.here();
   for (const int reg : kSavedByCaller) code.push(Reg64(reg));
@@ -174,8 +204,8 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base) {
 
   for (unsigned table = 0; table < kFastTables; ++table) {
     for (const bool write : {false, true}) {
-      stubs.fill[table][write ? 1 : 0] =
-          emit_fill(code, static_cast<FastTable>(table), write, stubs.slow);
+      FillStub stub(code, tables, static_cast<FastTable>(table));
+      stubs.fill[table][write ? 1 : 0] = stub.emit(write, stubs.slow);
     }
   }
   const auto address = reinterpret_cast<uintptr_t>(exec_base + enter);

@@ -14,18 +14,23 @@ namespace trapeze::soft {
 Result<std::unique_ptr<Translator>> Translator::create(Cpu& cpu, BlockCache& blocks,
                                                        const CpuModel& model) {
   auto buffer = TRY(CodeBuffer::create(kBufferBytes));
-  return std::unique_ptr<Translator>(new Translator(cpu, blocks, model, std::move(buffer)));
+  auto tables = TRY(TablesMemory::create(cpu));
+  return std::unique_ptr<Translator>(
+      new Translator(cpu, blocks, model, std::move(buffer), std::move(tables)));
 }
 
-Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer)
+Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer,
+                       std::unique_ptr<TablesMemory> tables)
     : cpu_(cpu),
       blocks_(blocks),
       decoder_(model),
       buffer_(std::move(buffer)),
+      tables_(std::move(tables)),
       code_({buffer_.write_base(), buffer_.size()}) {
-  stubs_ = emit_stubs(code_, buffer_.exec_base());
+  stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables);
   CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
   code_start_ = code_.here();
+  cpu.translator.cpu = &cpu;
   cpu.translator.translator = this;
   cpu.translator.slow = &slow_entry;
   blocks.set_listener(this);
@@ -119,8 +124,9 @@ const void* Translator::publish(Cpu& cpu, uint32_t index) {
   // A store to code costs the host a machine clear.
   if (code_.get32(translation.tag_at) != wanted) code_.put32(translation.tag_at, wanted);
   const unsigned slot = JumpTable::index(cpu.rip);
-  cpu.translator.jumps.entries[slot].minus_linear = ~cpu.rip + 1;
-  cpu.translator.jumps.entries[slot].code = address(translation.entry);
+  JumpTable& jumps = cpu.translator.tables->jumps;
+  jumps.minus_linear[slot] = ~cpu.rip + 1;
+  jumps.code[slot] = address(translation.entry);
   return address(translation.entry);
 }
 
@@ -199,10 +205,10 @@ void Translator::kill(Translation& translation) {
   unlink_incoming(translation);
   // Its own entry never matches again: whoever still jumps there looks it up.
   code_.put32(translation.tag_at, 1);
-  JumpTable& jumps = cpu_.translator.jumps;
+  JumpTable& jumps = cpu_.translator.tables->jumps;
   const unsigned slot = JumpTable::index(translation.linear);
-  if (jumps.entries[slot].code == address(translation.entry)) {
-    jumps.entries[slot].minus_linear = JumpTable::no_address(slot);
+  if (jumps.code[slot] == address(translation.entry)) {
+    jumps.minus_linear[slot] = JumpTable::no_address(slot);
   }
 }
 
@@ -229,7 +235,7 @@ void Translator::flush(Cpu& cpu) {
   by_address_.clear();
   by_entry_.clear();
   by_page_.clear();
-  clear_jumps(cpu.translator.jumps);
+  clear_jumps(cpu.translator.tables->jumps);
   code_.restart(code_start_);
 }
 

@@ -12,6 +12,7 @@
 #include "accel/soft/translator/assembler.h"
 #include "accel/soft/translator/code_buffer.h"
 #include "accel/soft/translator/stubs.h"
+#include "accel/soft/translator/tables.h"
 #include "accel/soft/translator/translation.h"
 
 namespace trapeze::soft {
@@ -42,10 +43,9 @@ class Translator final : public CodeListener {
 
   // The code for cpu.rip, where a jump has led before; nullptr: look the block up.
   const void* find(const Cpu& cpu) const {
-    const JumpTable& jumps = cpu.translator.jumps;
+    const JumpTable& jumps = cpu.translator.tables->jumps;
     const unsigned i = JumpTable::index(cpu.rip);
-    return jumps.entries[i].minus_linear + cpu.rip == 0 && is_code64(cpu) ? jumps.entries[i].code
-                                                                          : nullptr;
+    return jumps.minus_linear[i] + cpu.rip == 0 && is_code64(cpu) ? jumps.code[i] : nullptr;
   }
   // The code for `block`, which is at cpu.rip; translates it if need be. nullptr: interpret it.
   const void* enter_point(Cpu& cpu, Block& block);
@@ -65,7 +65,8 @@ class Translator final : public CodeListener {
   static constexpr size_t kBufferBytes = size_t{32} << 20;
   static constexpr size_t kRoomForBlock = size_t{32} << 10;
 
-  Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer);
+  Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer,
+             std::unique_ptr<TablesMemory> tables);
 
   static const void* slow_entry(void* cpu, uint64_t site);
   const void* slow(Cpu& cpu, const Site& site);
@@ -87,6 +88,7 @@ class Translator final : public CodeListener {
   BlockCache& blocks_;
   const Decoder decoder_;
   CodeBuffer buffer_;
+  const std::unique_ptr<TablesMemory> tables_;
   Assembler code_;
   Stubs stubs_;
   uint32_t code_start_ = 0;  // behind the stubs
