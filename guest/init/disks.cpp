@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "init/system.h"
+#include "init/text_file.h"
 
 namespace trapeze::guest {
 namespace {
@@ -21,22 +22,6 @@ constexpr char kRootArgument[] = "trapeze.root=";
 constexpr char kNewRoot[] = "/newroot";
 constexpr char kLower[] = "/newroot.lower";
 constexpr char kLayer[] = "/newroot.layer";
-
-// A whole small file as a string; empty when it cannot be read.
-template <size_t N>
-void read_text(const char* path, char (&text)[N]) {
-  text[0] = '\0';
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  size_t size = 0;
-  while (size + 1 < N) {
-    const ssize_t got = ::read(fd, text + size, N - 1 - size);
-    if (got <= 0) break;
-    size += static_cast<size_t>(got);
-  }
-  ::close(fd);
-  text[size] = '\0';
-}
 
 bool has_virtio_device(const char* type) {
   constexpr char kDevices[] = "/sys/bus/virtio/devices";
@@ -170,8 +155,8 @@ void load_device_drivers() {
     const char* virtio_type;
     const char* module;
   };
-  constexpr Driver kDrivers[] = {{"0x0002", "virtio_blk"},
-                                 {"0x0013", "vmw_vsock_virtio_transport"}};
+  constexpr Driver kDrivers[] = {
+      {"0x0001", "virtio_net"}, {"0x0002", "virtio_blk"}, {"0x0013", "vmw_vsock_virtio_transport"}};
   for (const Driver& driver : kDrivers) {
     if (has_virtio_device(driver.virtio_type)) load_with_dependencies(driver.module);
   }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "init/disks.h"
+#include "init/network.h"
 #include "init/ports.h"
 #include "init/session.h"
 #include "init/system.h"
@@ -38,6 +39,7 @@ void serve_agent() {
   load_boot_modules();
   load_device_drivers();
   set_up_network();
+  configure_network_cards();
   if (!has_console_device()) {
     if (uevents >= 0) ::close(uevents);
     return run_console_shell();
@@ -46,6 +48,7 @@ void serve_agent() {
   if (uevents < 0 || !open_ports(uevents, ports)) return;
   ::close(uevents);
   if (!enter_root()) return;
+  publish_name_servers();
   Session session;
   session.run(ports);
 }
@@ -53,8 +56,9 @@ void serve_agent() {
 }  // namespace
 }  // namespace trapeze::guest
 
-int main() {
+int main(int argc, char** argv) {
   if (::getpid() != 1) {
+    if (trapeze::guest::is_dhcp_script(argc, argv)) return trapeze::guest::run_dhcp_script(argv[1]);
     std::fputs("init: runs as process 1 of a Trapeze guest only\n", stderr);
     return 1;
   }

@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "app/cli/commands.h"
+#include "backend/net/helper/helper_main.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -73,6 +74,10 @@ int run_command_line(int argc, char** argv, uint64_t process_start_ns) {
 
 int main(int argc, char** argv) {
   const uint64_t process_start_ns = trapeze::HostClock().monotonic_ns();
+  // Not a command for people: a part of `trapeze run --net user` in a process of its own.
+  if (argc == 2 && std::string_view(argv[1]) == trapeze::kNetHelperCommand) {
+    return trapeze::run_net_helper();
+  }
   try {
     return trapeze::cli::run_command_line(argc, argv, process_start_ns);
   } catch (const std::exception& error) {

@@ -84,6 +84,7 @@ Result<std::unique_ptr<Vm>> VmBuilder::build(const VmConfig& config,
   TRY(builder.create_virtio());
   const auto boot_state = TRY(builder.load_guest());
   TRY(builder.create_vcpus(boot_state));
+  if (builder.vm_->nets_ != nullptr) TRY(builder.vm_->nets_->wait_until_ready());
   return std::move(builder.vm_);
 }
 
@@ -130,6 +131,10 @@ Result<void> VmBuilder::create_virtio() {
   if (!config_.disks.empty()) {
     vm_->disks_ = std::make_unique<Disks>(*vm_->memory_, vm_->clock_);
     TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));
+  }
+  if (!config_.nets.empty()) {
+    vm_->nets_ = std::make_unique<Nets>(*vm_->memory_, vm_->clock_);
+    TRY(vm_->nets_->open(config_.nets, pci));
   }
   return {};
 }

@@ -12,6 +12,7 @@
 #include "virtio/vsock/protocol.h"
 #include "vm/agent/session.h"
 #include "vm/disks.h"
+#include "vm/nets.h"
 
 namespace trapeze {
 
@@ -51,6 +52,7 @@ struct VmConfig {
   // Put before `cmdline` when the kernel is Linux. Test images and unikernels get `cmdline` alone.
   std::string linux_cmdline;
   std::vector<DiskConfig> disks;  // in the order in which the guest finds them
+  std::vector<NetConfig> nets;    // the same
   std::optional<VsockConfig> vsock;
   uint32_t io_threads = 0;    // for disks; 0: one for each
   bool debug_exit = false;    // a debug-exit port, as QEMU's isa-debug-exit at 0xf4

@@ -29,6 +29,7 @@
 #include "virtio/vsock/device.h"
 #include "vm/board.h"
 #include "vm/disks.h"
+#include "vm/nets.h"
 #include "vm/vcpu_thread.h"
 
 namespace trapeze {
@@ -114,6 +115,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<VsockDevice> vsock_;
   std::unique_ptr<VirtioPci> vsock_pci_;
   std::unique_ptr<Disks> disks_;
+  std::unique_ptr<Nets> nets_;
   std::unique_ptr<Board> board_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
 

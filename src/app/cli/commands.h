@@ -22,6 +22,7 @@ class RunCommand {
   Result<RunConfig> make_config(const std::vector<std::string>& command, bool has_command);
   Result<void> choose_guest(RunConfig& config, bool wants_agent);
   Result<void> choose_disks(RunConfig& config, bool wants_agent);
+  Result<void> choose_nets(RunConfig& config, bool wants_agent);
   Result<void> choose_command(RunConfig& config, const std::vector<std::string>& command);
   void choose_console(RunConfig& config) const;
   Result<void> check_timeline() const;
@@ -40,6 +41,8 @@ class RunCommand {
   std::vector<std::string> disks_;
   std::string rootfs_;
   std::string vsock_;
+  std::vector<std::string> nets_;
+  std::vector<std::string> published_;
   uint32_t io_threads_ = 0;
   std::vector<std::string> env_;
   std::string workdir_;

@@ -11,72 +11,16 @@
 #include <string_view>
 #include <vector>
 
-#include "app/cli/size.h"
+#include "app/cli/words.h"
 #include "base/fd.h"
 
 namespace trapeze::cli {
 namespace {
 
-// At single commas; two of them are one that belongs to the text.
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts(1);
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != ',') {
-      parts.back() += text[i];
-    } else if (i + 1 < text.size() && text[i + 1] == ',') {
-      parts.back() += ',';
-      ++i;
-    } else {
-      parts.emplace_back();
-    }
-  }
-  return parts;
-}
-
-std::optional<uint64_t> parse_number(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-// SIZE[:MS[:BURST]]
-std::optional<TokenBucketConfig> parse_bucket(const std::string& text, bool is_bytes) {
-  const auto amount = [&](const std::string& word) {
-    return is_bytes ? parse_size(word) : parse_number(word);
-  };
-  TokenBucketConfig bucket{.size = 0, .one_time_burst = 0, .refill_time_ms = 1000};
-  const size_t first = text.find(':');
-  const auto size = amount(text.substr(0, first));
-  if (!size || *size == 0) return std::nullopt;
-  bucket.size = *size;
-  if (first == std::string::npos) return bucket;
-  const size_t second = text.find(':', first + 1);
-  const auto refill = parse_number(std::string_view(text).substr(
-      first + 1, second == std::string::npos ? second : second - first - 1));
-  if (!refill || *refill == 0 || *refill > TokenBucket::kMaxRefillMs) return std::nullopt;
-  bucket.refill_time_ms = *refill;
-  if (second == std::string::npos) return bucket;
-  const auto burst = amount(text.substr(second + 1));
-  if (!burst) return std::nullopt;
-  bucket.one_time_burst = *burst;
-  return bucket;
-}
-
 struct Parsed {
   DiskConfig disk;
   bool has_access = false;  // ro, rw or overlay= was given
 };
-
-Result<void> set_bucket(std::optional<TokenBucketConfig>& bucket, const std::string& key,
-                        const std::string& value) {
-  bucket = parse_bucket(value, key == "bw");
-  if (bucket) return {};
-  return fail("{}={}: not a limit; write for example {}, or {} for a token bucket", key, value,
-              key == "bw" ? "bw=20M" : "iops=500",
-              key == "bw" ? "bw=20M:100:64M (size:refill in ms:burst)"
-                          : "iops=500:100:2000 (size:refill in ms:burst)");
-}
 
 Result<void> set_engine(DiskSettings& source, const std::string& value) {
   if (value == "auto") {
@@ -120,8 +64,8 @@ Result<void> apply(Parsed& parsed, const std::string& word) {
     disk.serial = value;
     return {};
   }
-  if (key == "bw") return set_bucket(disk.limits.bandwidth, key, value);
-  if (key == "iops") return set_bucket(disk.limits.operations, key, value);
+  if (key == "bw") return set_bucket(disk.limits.bandwidth, key, value, true);
+  if (key == "iops") return set_bucket(disk.limits.operations, key, value, false);
   if (key == "io") return set_engine(disk.source, value);
   if (key == "queues") {
     const auto queues = parse_number(value);
@@ -143,7 +87,7 @@ Result<void> apply(Parsed& parsed, const std::string& word) {
 }
 
 Result<Parsed> parse(const std::string& option, const std::string& text) {
-  const auto words = split(text);
+  const auto words = split_words(text);
   Parsed parsed;
   parsed.disk.option = option;
   parsed.disk.source.path = words.front();
@@ -195,7 +139,7 @@ Result<DiskConfig> parse_disk_option(const std::string& text) {
 }
 
 Result<VsockConfig> parse_vsock_option(const std::string& text) {
-  const auto words = split(text);
+  const auto words = split_words(text);
   VsockConfig config;
   config.path = words.front();
   if (config.path.empty()) return fail("--vsock {}: there is no path", text);

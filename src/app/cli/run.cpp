@@ -13,6 +13,7 @@
 
 #include "app/cli/commands.h"
 #include "app/cli/disk.h"
+#include "app/cli/net.h"
 #include "app/cli/size.h"
 #include "arch/x86/cpuid/cpu_model.h"
 #include "backend/console/terminal.h"
@@ -91,6 +92,8 @@ RunCommand::RunCommand(CLI::App& app) {
                  "stderr (default: none with a command or shell, stdio without)");
   app.add_option("--disk", disks_, kDiskHelp)->take_all()->allow_extra_args(false);
   app.add_option("--rootfs", rootfs_, kRootfsHelp);
+  app.add_option("--net", nets_, kNetHelp)->take_all()->allow_extra_args(false);
+  app.add_option("--publish", published_, kPublishHelp)->take_all()->allow_extra_args(false);
   app.add_option(
       "--vsock", vsock_,
       "Sockets between guest and host (virtio-vsock): PATH[,cid=N]. A program on the host "
@@ -175,6 +178,7 @@ Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& comman
   if (wants_agent) TRY(choose_command(config, command));
   TRY(choose_guest(config, wants_agent));
   TRY(choose_disks(config, wants_agent));
+  TRY(choose_nets(config, wants_agent));
   choose_console(config);
   return config;
 }
@@ -219,6 +223,21 @@ Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
   }
   for (const auto& text : disks_) config.vm.disks.push_back(TRY(parse_disk_option(text)));
   if (io_threads_ != 0 && config.vm.disks.empty()) return fail("--iothreads: there is no --disk");
+  return {};
+}
+
+Result<void> RunCommand::choose_nets(RunConfig& config, bool wants_agent) {
+  NetConfig* user = nullptr;
+  for (const auto& text : nets_) config.vm.nets.push_back(TRY(parse_net_option(text)));
+  for (NetConfig& net : config.vm.nets) {
+    if (user == nullptr && net.kind == NetConfig::Kind::User) user = &net;
+    if (wants_agent) config.vm.linux_cmdline += " " + network_argument(net);
+  }
+  for (const auto& text : published_) {
+    if (user == nullptr) return fail("--publish {}: there is no --net user", text);
+    user->user.ports.push_back(TRY(parse_publish_option(text)));
+    user->option += " --publish " + text;
+  }
   return {};
 }
 

@@ -99,7 +99,7 @@ void VirtQueue::undo_pop() {
 }
 
 // HOT
-void VirtQueue::push_used(Chain& chain, uint64_t len) {
+void VirtQueue::fill_used(Chain& chain, uint64_t len) {
   if (is_broken()) return;
   len = std::min(len, chain.writable_bytes_);
   uint64_t left = std::min(std::max(len, chain.written_bytes_), chain.writable_bytes_);
@@ -116,11 +116,16 @@ void VirtQueue::push_used(Chain& chain, uint64_t len) {
   const split_ring::UsedElement element{chain.head_, static_cast<uint32_t>(len)};
   std::memcpy(used_ + offset, &element, sizeof(element));
   ++state_.next_used;
-  // The data and the entry before the index (§2.7.8.2). Not merely a release: needs_interrupt()
+  memory_->mark_written({state_.config.used + offset, sizeof(element)});
+}
+
+// HOT
+void VirtQueue::publish_used() {
+  if (is_broken()) return;
+  // The data and the entries before the index (§2.7.8.2). Not merely a release: needs_interrupt()
   // reads what the driver wants after this store, the driver writes what it wants and then reads
   // this index (§2.7.7.2); each must see the other's store or be seen itself.
   store16(used_ + split_ring::kIdxOffset, state_.next_used, __ATOMIC_SEQ_CST);
-  memory_->mark_written({state_.config.used + offset, sizeof(element)});
   memory_->mark_written({state_.config.used + split_ring::kIdxOffset, 2});
 }
 

@@ -76,7 +76,14 @@ class VirtQueue {
   uint16_t pending();
   // Gives a chain back. `len` is the number of bytes written from the start of its writable part
   // (§2.7.8); it is cut to that part's length. Chains may be given back in any order.
-  void push_used(Chain& chain, uint64_t len);
+  void push_used(Chain& chain, uint64_t len) {
+    fill_used(chain, len);
+    publish_used();
+  }
+  // The two halves: several chains that the driver must see all at once (mergeable buffers of a
+  // frame, §5.1.6.4) are filled one by one and published together.
+  void fill_used(Chain& chain, uint64_t len);
+  void publish_used();
 
   // Whether the driver wants an interrupt for what was pushed since the last call (§2.7.7.2,
   // §2.7.10). Ask once after a batch.

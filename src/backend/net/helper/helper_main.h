@@ -1,0 +1,12 @@
+// The process behind `--net user` (backend/net/user_backend.h starts it): takes its order from the
+// socket kHelperSocket, sets the network up, gives up its rights, and serves until the VMM is gone.
+#pragma once
+
+namespace trapeze {
+
+inline constexpr const char* kNetHelperCommand = "net-helper";  // the program's first argument
+
+// The process's exit status.
+int run_net_helper();
+
+}  // namespace trapeze

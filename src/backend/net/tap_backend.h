@@ -1,0 +1,58 @@
+// TapBackend: a network card that is a tap interface of the host. Frames go between the guest's
+// memory and the kernel by one readv or writev each; checksums and segmentation are left to
+// whoever is behind the tap (IFF_VNET_HDR). Each queue pair is a descriptor of its own.
+//
+// Threads: create() anywhere; everything else on the loop's thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "virtio/net/backend.h"
+
+namespace trapeze {
+
+struct TapSettings {
+  std::string name;  // of an interface that exists; empty: make one that goes away at the end
+  uint16_t pairs = 1;
+  std::optional<uint16_t> mtu;  // else the interface's
+};
+
+class TapBackend final : public NetBackend {
+ public:
+  static Result<std::unique_ptr<TapBackend>> create(const TapSettings& settings, EventLoop& loop);
+  ~TapBackend() override;
+
+  const NetInfo& info() const override { return info_; }
+  void attach(NetClient* client) override { client_ = client; }
+  void set_guest_offloads(uint64_t offloads) override;
+  void use_pairs(uint16_t pairs) override;
+  Sent send(uint16_t pair, std::span<const Frame> frames) override;
+  Received receive(uint16_t pair, Frame room) override;
+  void want(uint16_t pair, bool receiving, bool sending) override;
+
+ private:
+  struct Queue {
+    Fd fd;
+    bool is_watched = false;
+    bool is_attached = true;
+  };
+
+  explicit TapBackend(EventLoop& loop) : loop_(loop) {}
+  Result<void> open_queues(const TapSettings& settings);
+  Result<void> look_at_interface(const TapSettings& settings);
+  void handle_ready(uint16_t pair, uint32_t events);
+  Status lose();
+
+  EventLoop& loop_;
+  NetInfo info_;
+  std::vector<Queue> queues_;
+  NetClient* client_ = nullptr;
+  bool is_lost_ = false;
+};
+
+}  // namespace trapeze
