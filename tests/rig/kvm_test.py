@@ -62,7 +62,7 @@ class Live(unittest.TestCase):
     """The unit tests of accel/kvm that need a vCPU."""
 
     def test_live(self):
-        result = boot("kvm_live", 240)
+        result = boot("kvm_live", 600)
         print(result.stdout.decode())
         self.assertEqual(result.status, 0, result)
 

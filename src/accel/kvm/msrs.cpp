@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "arch/x86/msr_travel.h"
+
 namespace trapeze::kvm {
 namespace {
 
@@ -19,6 +21,7 @@ constexpr MsrRange kLeftOut[] = {
     {0x1b, 0x1b},              // IA32_APIC_BASE
     {0xc1, 0xc8},              // counters
     {0x186, 0x18d},            // event selectors
+    {0x34, 0x34},              // SMI_COUNT
     {0x9e, 0x9e},              // SMBASE
     {0x309, 0x30b},            // fixed counters
     {0x345, 0x345},            // PERF_CAPABILITIES, read-only
@@ -33,6 +36,7 @@ constexpr MsrRange kLeftOut[] = {
     {0xc0010000, 0xc0010007},  // AMD counters
     {0xc0010200, 0xc001020b},  // AMD counters
     {0xc0010117, 0xc0010117},  // VM_HSAVE_PA
+    {0xc0000104, 0xc0000104},  // TSC_RATIO, of nested guests
     {0xc0000300, 0xc0000302},  // AMD counter control
 };
 
@@ -43,19 +47,15 @@ constexpr uint32_t kUnlisted[] = {
     0x250, 0x258, 0x259, 0x268, 0x269,          0x26a, 0x26b, 0x26c,  // fixed MTRRs
     0x26d, 0x26e, 0x26f, 0x277, kMsrMtrrDefType};
 
+// Besides those that may stay behind on any way (arch/x86/msr_travel.h, among them FEATURE_CONTROL
+// and ARCH_CAPABILITIES, which PVM hosts refuse): counters, which the guest's CPUID does not offer.
 constexpr MsrRange kRefusable[] = {
-    {0x3a, 0x3a},              // FEATURE_CONTROL: listed, refused without VMX
-    {0x10a, 0x10a},            // ARCH_CAPABILITIES: refused by PVM hosts; the guest's CPUID rules
     {0xc0, 0xc8},              // counters
     {0x186, 0x18d},            //
     {0x309, 0x30b},            //
     {0x38d, 0x390},            //
     {0xc0010000, 0xc0010007},  // AMD counters, logged and ignored elsewhere too
     {0xc0010200, 0xc001020b},  //
-    {0xc0010015, 0xc0010015},  // HWCR: some bits are refused
-    {0xcf, 0xcf},              // CORE_CAPABILITIES, read-only
-    {0x8b, 0x8b},              // microcode revision
-    {0xc0010064, 0xc0010064},  // P-state, read-only
 };
 
 bool is_in(std::span<const MsrRange> ranges, uint32_t index) {
@@ -97,10 +97,9 @@ void sort_for_restore(std::vector<MsrValue>& msrs) {
 }
 
 bool may_be_refused(uint32_t index, uint64_t value) {
-  if (is_in(kRefusable, index)) return true;
-  // Zero is what an MSR of a feature that is not there would hold.
-  constexpr MsrRange kPvm{kMsrPvmFirst, kMsrPvmLast};
-  return value == 0 && kPvm.contains(index);
+  // A clock is never left behind: zero is a time like any other.
+  if (index == kMsrTsc) return false;
+  return is_in(kRefusable, index) || may_stay_behind(index, value);
 }
 
 }  // namespace trapeze::kvm

@@ -3,7 +3,8 @@
 .set TICKS, 0x10008
 .set SUM, 0x10010
 .set UPPER, 0x10020
-.set WANTED, 0x10040
+.set TURNS, 0x10040
+.set STOP, 0x10048
 
 .macro program name
 .global \name\()_begin, \name\()_end
@@ -33,17 +34,17 @@
   mov $1, %eax
   cvtsi2sd %rax, %xmm1
   xorpd %xmm0, %xmm0
-  mov WANTED, %rsi
   xor %edi, %edi
   sti
 1:
   addsd %xmm1, %xmm0
   inc %rdi
   incq ROUNDS
-  cmp %rsi, %rdi
-  jb 1b
+  cmpq $0, STOP
+  je 1b
   cli
   movsd %xmm0, SUM
+  mov %rdi, TURNS
 .endm
 
 .section .rodata

@@ -13,11 +13,12 @@ inline constexpr uint64_t kRounds = 0x10000;  // turns of the loop, counted in m
 inline constexpr uint64_t kTicks = 0x10008;   // interrupts
 inline constexpr uint64_t kSum = 0x10010;     // the same turns, in XMM0 as a double
 inline constexpr uint64_t kUpper = 0x10020;   // upper half of YMM2, as a program left it
-inline constexpr uint64_t kWanted = 0x10040;  // in: how many turns
+inline constexpr uint64_t kTurns = 0x10040;   // the same turns, in RDI
+inline constexpr uint64_t kStop = 0x10048;    // in: not zero ends the loop
 inline constexpr uint64_t kPattern = 0x5a5a'1234'5678'a5a5;
 
 extern "C" {
-extern const uint8_t count_begin[], count_end[];          // turns of a loop, under a timer
+extern const uint8_t count_begin[], count_end[];  // turns of a loop, under a timer, until kStop
 extern const uint8_t count_avx_begin[], count_avx_end[];  // the same with a pattern in YMM2
 extern const uint8_t apic_handler_begin[], apic_handler_end[];
 extern const uint8_t pic_begin[], pic_end[];  // 20 ticks of the 8254 through the 8259s

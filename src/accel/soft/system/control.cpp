@@ -20,6 +20,25 @@ bool is_pae_legacy(uint64_t cr0, uint64_t cr4, uint64_t efer) {
   return (cr0 & kCr0Pg) != 0 && (cr4 & kCr4Pae) != 0 && (efer & kEferLma) == 0;
 }
 
+// Entering IA-32e mode needs PAE, a 16- or 32-bit code segment and a 32-bit TSS (SDM 3A 9.8.5).
+bool may_activate_long_mode(const Cpu& cpu) {
+  return (cpu.cr4 & kCr4Pae) != 0 && (cpu.seg[kCs].access & kSegL) == 0;
+}
+
+bool cr0_value_ok(const Cpu& cpu, uint64_t value) {
+  if ((value >> 32) != 0) return false;
+  if ((value & kCr0Pg) != 0 && (value & kCr0Pe) == 0) return false;
+  if ((value & kCr0Nw) != 0 && (value & kCr0Cd) == 0) return false;
+  const bool pg_rises = (value & ~cpu.cr0 & kCr0Pg) != 0;
+  const bool pg_falls = (~value & cpu.cr0 & kCr0Pg) != 0;
+  if (pg_rises && (cpu.efer & kEferLme) != 0 && !may_activate_long_mode(cpu)) return false;
+  // Paging cannot be turned off in 64-bit mode, nor with PCIDs in use (SDM 3A 4.10.1).
+  if (pg_falls && (is_code64(cpu) || (cpu.cr4 & kCr4Pcide) != 0)) return false;
+  return true;
+}
+
+}  // namespace
+
 uint64_t offered_cr4(const Cpu& cpu) {
   struct Row {
     Feature feature;
@@ -47,25 +66,6 @@ uint64_t offered_cr4(const Cpu& cpu) {
     if (cpu.env->model->has(row.feature)) bits |= row.bits;
   return bits;
 }
-
-// Entering IA-32e mode needs PAE, a 16- or 32-bit code segment and a 32-bit TSS (SDM 3A 9.8.5).
-bool may_activate_long_mode(const Cpu& cpu) {
-  return (cpu.cr4 & kCr4Pae) != 0 && (cpu.seg[kCs].access & kSegL) == 0;
-}
-
-bool cr0_value_ok(const Cpu& cpu, uint64_t value) {
-  if ((value >> 32) != 0) return false;
-  if ((value & kCr0Pg) != 0 && (value & kCr0Pe) == 0) return false;
-  if ((value & kCr0Nw) != 0 && (value & kCr0Cd) == 0) return false;
-  const bool pg_rises = (value & ~cpu.cr0 & kCr0Pg) != 0;
-  const bool pg_falls = (~value & cpu.cr0 & kCr0Pg) != 0;
-  if (pg_rises && (cpu.efer & kEferLme) != 0 && !may_activate_long_mode(cpu)) return false;
-  // Paging cannot be turned off in 64-bit mode, nor with PCIDs in use (SDM 3A 4.10.1).
-  if (pg_falls && (is_code64(cpu) || (cpu.cr4 & kCr4Pcide) != 0)) return false;
-  return true;
-}
-
-}  // namespace
 
 bool write_cr0(Cpu& cpu, uint64_t value) {
   if (!cr0_value_ok(cpu, value)) return fault(cpu, kGP, 0);

@@ -17,6 +17,9 @@ inline constexpr uint64_t kCr4Vme = 1U << 0, kCr4Pvi = 1U << 1, kCr4Tsd = 1U << 
                           kCr4Fsgsbase = 1U << 16, kCr4Pcide = 1U << 17, kCr4Osxsave = 1U << 18,
                           kCr4Smep = 1U << 20, kCr4Smap = 1U << 21;
 
+// The bits of CR4 that this CPU model has.
+uint64_t offered_cr4(const Cpu& cpu);
+
 // MOV to CR0, CR3, CR4 behind the privilege check; false with #GP(0) pending, nothing changed.
 bool write_cr0(Cpu& cpu, uint64_t value);
 bool write_cr3(Cpu& cpu, uint64_t value);

@@ -190,5 +190,37 @@ TEST_F(Msr, Restore_RefusesShortFpuImageAndUnknownMsr) {
   EXPECT_FALSE(restore_cpu(cpu(), state).has_value());
 }
 
+TEST_F(Msr, RestoreFromAnotherAccelerator_LosesOnlyWhatDoesNotMatter) {
+  VcpuState state = save_cpu(cpu());
+  state.msrs.push_back({0x34, 0});        // SMI_COUNT
+  state.msrs.push_back({0x10a, 0xdeb});   // ARCH_CAPABILITIES of that host
+  state.msrs.push_back({0x4b564d03, 0});  // steal time, off
+  ASSERT_TRUE(restore_cpu(cpu(), state).has_value());
+  state.msrs.push_back({0x4b564d03, 0x1001});  // on: the guest waits for numbers there
+  const auto refused = restore_cpu(cpu(), state);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("0x4b564d03"), std::string::npos);
+}
+
+TEST_F(Msr, RestoreOfWhatThisCpuLacks_IsRefusedByName) {
+  const VcpuState good = save_cpu(cpu());
+  const auto error_of = [&](const VcpuState& state) {
+    const auto restored = restore_cpu(cpu(), state);
+    return restored ? std::string() : restored.error().message;
+  };
+  VcpuState state = good;
+  state.xcr0 = 7;
+  EXPECT_NE(error_of(state).find("XCR0 0x7"), std::string::npos);
+  state = good;
+  state.cr4 |= uint64_t{1} << 22;  // protection keys
+  EXPECT_NE(error_of(state).find("CR4"), std::string::npos);
+  state = good;
+  state.efer |= uint64_t{1} << 12;  // SVM
+  EXPECT_NE(error_of(state).find("EFER"), std::string::npos);
+  state = good;
+  state.events.interrupt_injected = true;
+  EXPECT_NE(error_of(state).find("half delivered"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace trapeze::soft

@@ -5,8 +5,10 @@
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/mmu/segment_access.h"
 #include "accel/soft/system/debug.h"
+#include "accel/soft/system/foreign_state.h"
 #include "accel/soft/system/mode.h"
 #include "accel/soft/system/msr.h"
+#include "arch/x86/msr_travel.h"
 #include "base/bytes.h"
 #include "irq/chip/lapic.h"
 
@@ -190,14 +192,7 @@ uint8_t cpl_of(const Cpu& cpu) {
 }  // namespace
 
 Result<void> restore_cpu(Cpu& cpu, const VcpuState& state) {
-  if (state.xsave.size() < kFxsaveBytes) {
-    return fail("vCPU state: the FPU image has {} bytes, {} are needed", state.xsave.size(),
-                kFxsaveBytes);
-  }
-  if (state.events.interrupt_injected) {
-    return fail("vCPU state: interrupt {} is half delivered; take the state at another moment",
-                state.events.interrupt_vector);
-  }
+  TRY(check_foreign_state(cpu, state));
   std::memset(cpu.gpr, 0, sizeof(cpu.gpr));
   std::memcpy(cpu.gpr, state.gpr.data(), sizeof(state.gpr));
   cpu.rip = state.rip;
@@ -221,7 +216,7 @@ Result<void> restore_cpu(Cpu& cpu, const VcpuState& state) {
   cpu.cpl = cpl_of(cpu);
   reset_msrs(cpu);
   for (const MsrValue& msr : state.msrs) {
-    if (!restore_msr(cpu, msr.index, msr.value))
+    if (!restore_msr(cpu, msr.index, msr.value) && !may_stay_behind(msr.index, msr.value))
       return fail("vCPU state: MSR {:#x} does not take the value {:#x}", msr.index, msr.value);
   }
   restore_events(cpu, state);
