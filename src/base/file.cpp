@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "base/fd.h"
 #include "base/units.h"
 
 namespace trapeze {
@@ -28,7 +27,7 @@ Result<std::vector<std::byte>> read_all(const Fd& fd, const std::string& path,
 }  // namespace
 
 Result<FileBytes> FileBytes::open(const std::string& path, uint64_t limit_bytes) {
-  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.is_open()) return fail_errno("cannot open {}", path);
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return fail_errno("cannot look at {}", path);
@@ -41,6 +40,7 @@ Result<FileBytes> FileBytes::open(const std::string& path, uint64_t limit_bytes)
       return fail("{}: {} bytes is longer than the limit of {} bytes", path, size, limit_bytes);
     }
     file.mapping_ = TRY(Mapping::create(size, PROT_READ, MAP_PRIVATE, fd.get(), 0, path.c_str()));
+    file.fd_ = std::move(fd);
   } else {
     file.read_ = TRY(read_all(fd, path, limit_bytes));
   }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fd.h"
 #include "base/mapping.h"
 #include "base/result.h"
 
@@ -26,7 +27,12 @@ class FileBytes {
     return mapping_.size() != 0 ? std::span<const std::byte>(mapping_.bytes()) : read_;
   }
 
+  // The file behind bytes(), offset for offset, for who maps parts of it elsewhere; nullptr when it
+  // was read and not mapped. Valid as long as this object stays where it is.
+  const Fd* file() const { return mapping_.size() != 0 ? &fd_ : nullptr; }
+
  private:
+  Fd fd_;  // open while mapping_ is there
   Mapping mapping_;
   std::vector<std::byte> read_;
 };

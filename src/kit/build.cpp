@@ -8,9 +8,11 @@
 #include <sstream>
 
 #include "arch/x86/boot/boot.h"
+#include "arch/x86/boot/pvm_kernel.h"
 #include "base/units.h"
 #include "kit/files.h"
 #include "kit/initramfs.h"
+#include "kit/kernel_image.h"
 #include "kit/modules.h"
 #include "kit/process.h"
 
@@ -84,7 +86,9 @@ Result<void> write_kernel(Kit& kit, const fs::path& tree) {
   kit.bzimage = kit.directory / "vmlinuz";
   TRY(write_file(kit.bzimage, image));
   // Unpacked once here instead of at every start.
-  const auto vmlinux = TRY(boot::extract_vmlinux(image, kit.bzimage.string(), kVmlinuxLimitBytes));
+  auto vmlinux = TRY(boot::extract_vmlinux(image, kit.bzimage.string(), kVmlinuxLimitBytes));
+  trim_trailing_zeros(vmlinux);
+  kit.is_pvm_kernel = boot::has_pvm_cpuid(vmlinux);
   kit.kernel = kit.directory / "vmlinux";
   return write_file(kit.kernel, vmlinux);
 }

@@ -95,11 +95,13 @@ Result<Kit> open_kit(const fs::path& directory) {
   kit.busybox_package = text_of(json, "busybox_package");
   kit.built_at = text_of(json, "built_at");
   kit.init_hash = text_of(json, "init_hash");
+  const auto pvm = json.find("pvm_kernel");
+  if (pvm != json.end() && pvm->is_boolean()) kit.is_pvm_kernel = pvm->get<bool>();
   return kit;
 }
 
 Result<void> write_manifest(const Kit& kit) {
-  const nlohmann::ordered_json json = {
+  nlohmann::ordered_json json = {
       {"format", kFormatVersion},
       {"kernel", kit.kernel.filename().string()},
       {"bzimage", kit.bzimage.filename().string()},
@@ -110,6 +112,7 @@ Result<void> write_manifest(const Kit& kit) {
       {"built_at", kit.built_at},
       {"init_hash", kit.init_hash},
   };
+  if (kit.is_pvm_kernel) json["pvm_kernel"] = *kit.is_pvm_kernel;
   const fs::path path = kit.directory / kManifestName;
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file << json.dump(2) << '\n';

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,7 +23,9 @@ struct Kit {
   std::string kernel_release;
   std::string kernel_package;
   std::string busybox_package;
-  std::string built_at;   // UTC, ISO 8601
+  std::string built_at;  // UTC, ISO 8601
+  // The kernel is PVM-enlightened; kits of older builds do not say.
+  std::optional<bool> is_pvm_kernel;
   std::string init_hash;  // of the init inside; see is_current()
 
   // False when another build of trapeze made it: its init may not speak our protocol, see

@@ -6,7 +6,10 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "base/bytes.h"
+#include "base/units.h"
 #include "kit/cpio.h"
+#include "kit/kernel_image.h"
 #include "kit/kernel_module.h"
 #include "kit/modules.h"
 #include "kit/process.h"
@@ -57,6 +60,48 @@ TEST(Cpio, ArchiveWithEveryKind_IsReadByCpio) {
   std::getline(file, line);
   EXPECT_EQ(line, "hello");
   EXPECT_EQ(fs::status(folder.path() / "a/file").permissions(), static_cast<fs::perms>(0640));
+}
+
+// One segment behind the headers, of `used` bytes of ones and then zeros.
+std::vector<std::byte> elf_with_segment(uint64_t used, uint64_t size) {
+  std::vector<std::byte> file(kPageSize + size);
+  Elf64_Ehdr header{};
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_phoff = sizeof(header);
+  header.e_phentsize = sizeof(Elf64_Phdr);
+  header.e_phnum = 1;
+  Elf64_Phdr segment{};
+  segment.p_type = PT_LOAD;
+  segment.p_offset = kPageSize;
+  segment.p_filesz = size;
+  segment.p_memsz = size + 100;
+  store_le(std::span(file), 0, header);
+  store_le(std::span(file), sizeof(header), segment);
+  std::fill_n(file.begin() + static_cast<ptrdiff_t>(kPageSize), used, std::byte{1});
+  return file;
+}
+
+Elf64_Phdr trimmed(std::vector<std::byte> file) {
+  trim_trailing_zeros(file);
+  return load_le<Elf64_Phdr>(std::span<const std::byte>(file), sizeof(Elf64_Ehdr));
+}
+
+TEST(KernelImage, ZerosAtTheEndOfASegment_AreNotInTheFile) {
+  const auto segment = trimmed(elf_with_segment(kPageSize + 1, 10 * kPageSize));
+  EXPECT_EQ(segment.p_filesz, 2 * kPageSize);
+  EXPECT_EQ(segment.p_memsz, 10 * kPageSize + 100);
+  EXPECT_EQ(trimmed(elf_with_segment(0, 3 * kPageSize)).p_filesz, 0U);
+  EXPECT_EQ(trimmed(elf_with_segment(5'000, 5'001)).p_filesz, 5'001U);
+}
+
+TEST(KernelImage, FileThatIsNoSoundElf_IsLeftAlone) {
+  auto reaches_beyond = elf_with_segment(1, 3 * kPageSize);
+  reaches_beyond.resize(2 * kPageSize);
+  EXPECT_EQ(trimmed(reaches_beyond).p_filesz, 3 * kPageSize);
+  std::vector<std::byte> text(100, std::byte{'x'});
+  trim_trailing_zeros(text);
+  EXPECT_EQ(text, std::vector<std::byte>(100, std::byte{'x'}));
 }
 
 // A relocatable ELF file with .modinfo, .BTF and a section name table.
@@ -196,12 +241,24 @@ TEST(Kit, Manifest_RoundTrips) {
   kit.initrd = folder.path() / "initrd";
   kit.kernel_release = "6.1.0";
   kit.init_hash = init_hash();
+  kit.is_pvm_kernel = false;
   ASSERT_TRUE(write_manifest(kit));
   const auto read = open_kit(folder.path());
   ASSERT_TRUE(read) << read.error().message;
   EXPECT_EQ(read->kernel_release, "6.1.0");
   EXPECT_EQ(read->kernel, kit.kernel);
   EXPECT_TRUE(read->is_current());
+  EXPECT_EQ(read->is_pvm_kernel, false);
+}
+
+TEST(Kit, ManifestOfAnOlderBuild_DoesNotKnowAboutPvm) {
+  const TemporaryFolder folder;
+  for (const char* name : {"vmlinux", "vmlinuz", "initrd"}) folder.write(name, "x");
+  folder.write("kit.json",
+               R"({"format":1,"kernel":"vmlinux","bzimage":"vmlinuz","initrd":"initrd"})");
+  const auto read = open_kit(folder.path());
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->is_pvm_kernel, std::nullopt);
 }
 
 TEST(Kit, ManifestThatLeavesItsFolder_IsRefused) {

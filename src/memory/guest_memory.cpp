@@ -57,6 +57,19 @@ bool GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
   return true;
 }
 
+bool GuestMemory::map_file(Gpa gpa, const Fd& file, uint64_t offset, uint64_t len) {
+  std::byte* const to = host(gpa, len);
+  if (to == nullptr || len == 0) return false;
+  if (gpa.raw() % kPageSize != 0 || offset % kPageSize != 0 || len % kPageSize != 0) return false;
+  void* const mapped =
+      ::mmap(to, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.get(),
+             static_cast<off_t>(offset));
+  if (mapped == MAP_FAILED) return false;
+  ::madvise(to, len, MADV_DONTDUMP);
+  mark_written({gpa, len});
+  return true;
+}
+
 bool GuestMemory::fill(Gpa gpa, std::byte value, uint64_t len) {
   std::byte* to = host(gpa, len);
   if (to == nullptr) return false;

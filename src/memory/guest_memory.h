@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/fd.h"
 #include "base/mapping.h"
 #include "base/result.h"
 #include "memory/guest_addr.h"
@@ -52,6 +53,16 @@ class GuestMemory {
   bool read(Gpa gpa, std::span<std::byte> to) const;
   bool write(Gpa gpa, std::span<const std::byte> from);
   bool fill(Gpa gpa, std::byte value, uint64_t len);
+
+  // Makes a range of RAM show the bytes of `file` from `offset` on, without copying them: pages
+  // that nobody writes stay those of the page cache, shared with every other VM that has mapped
+  // them. The file may be closed afterwards, but whoever writes or truncates it changes the guest's
+  // memory: only for files that are replaced and never written in place. Before the VM runs.
+  //
+  // False, and nothing changed: the range is no RAM, something is no multiple of the page size, or
+  // the host refuses; the caller copies then. RAM that other processes map (vhost-user) must refuse
+  // too.
+  bool map_file(Gpa gpa, const Fd& file, uint64_t offset, uint64_t len);
 
   template <typename T>
   requires std::is_trivially_copyable_v<T> std::optional<T> load(Gpa gpa)

@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <array>
+#include <vector>
 
 #include "base/units.h"
 
@@ -48,6 +52,46 @@ TEST(GuestMemory, observer_sees_device_writes) {
   memory->set_write_observer(&observer);
   memory->store<uint16_t>(Gpa{100}, 7);
   EXPECT_EQ(observer.last, (GpaRange{Gpa{100}, 2}));
+}
+
+// Three pages of 1, 2 and 3.
+Fd numbered_file() {
+  Fd file(::memfd_create("pages", MFD_CLOEXEC));
+  for (int page = 1; page <= 3; ++page) {
+    const std::vector<std::byte> bytes(kPageSize, static_cast<std::byte>(page));
+    CHECK(::write(file.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(kPageSize));
+  }
+  return file;
+}
+
+TEST(GuestMemory, mapped_file_shows_and_keeps_its_bytes) {
+  auto memory = memory_with_hole();
+  const Fd file = numbered_file();
+  memory->store<uint8_t>(Gpa{4 * KiB}, 9);
+  ASSERT_TRUE(memory->map_file(Gpa{4 * KiB}, file, 4 * KiB, 8 * KiB));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB}), 2);
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{12 * KiB - 1}), 3);
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB - 1}), 0) << "before it";
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{12 * KiB}), 0) << "behind it";
+
+  EXPECT_TRUE(memory->store<uint8_t>(Gpa{4 * KiB}, 77));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB}), 77);
+  uint8_t in_file = 0;
+  ASSERT_EQ(::pread(file.get(), &in_file, 1, 4 * KiB), 1);
+  EXPECT_EQ(in_file, 2) << "a guest's write must not reach the file";
+}
+
+TEST(GuestMemory, file_that_cannot_be_mapped_changes_nothing) {
+  auto memory = memory_with_hole();
+  const Fd file = numbered_file();
+  memory->store<uint8_t>(Gpa{0}, 9);
+  EXPECT_FALSE(memory->map_file(Gpa{100}, file, 0, 4 * KiB));
+  EXPECT_FALSE(memory->map_file(Gpa{0}, file, 100, 4 * KiB));
+  EXPECT_FALSE(memory->map_file(Gpa{0}, file, 0, 100));
+  EXPECT_FALSE(memory->map_file(Gpa{0}, file, 0, 0));
+  EXPECT_FALSE(memory->map_file(Gpa{12 * KiB}, file, 0, 8 * KiB)) << "reaches into the hole";
+  EXPECT_FALSE(memory->map_file(Gpa{0}, Fd(), 0, 4 * KiB));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{0}), 9);
 }
 
 TEST(GpaRange, overflow_is_refused) {

@@ -1,8 +1,8 @@
 #include "vm/accel_choice.h"
 
 #include "accel/kvm/probe.h"
-#include "accel/kvm/pvm.h"
 #include "arch/x86/boot/boot.h"
+#include "arch/x86/boot/pvm_kernel.h"
 #include "base/file.h"
 #include "base/units.h"
 
@@ -45,11 +45,11 @@ AccelChoice decide_auto(const AccelWish& wish, const KvmFacts& kvm) {
 bool is_pvm_kernel(const std::string& path) {
   const auto file = FileBytes::open(path, kMaxImageBytes);
   if (!file) return false;  // loading it will say what is wrong
-  if (kvm::has_pvm_cpuid(file->bytes())) return true;
+  if (boot::has_pvm_cpuid(file->bytes())) return true;
   const auto kind = boot::detect(file->bytes(), path);
   if (!kind || *kind != boot::KernelKind::BzImage) return false;
   const auto image = boot::extract_vmlinux(file->bytes(), path, kMaxImageBytes);
-  return image && kvm::has_pvm_cpuid(*image);
+  return image && boot::has_pvm_cpuid(*image);
 }
 
 }  // namespace
@@ -94,7 +94,9 @@ Result<AccelChoice> choose_accel(const VmConfig& config) {
   if (wish.wanted == AccelKind::Soft) return decide_accel(wish, {});
   const KvmFacts kvm = inspect_kvm();
   if (kvm.is_usable && kvm.kind == kvm::HostKind::Pvm) {
-    wish.is_pvm_kernel = is_pvm_kernel(config.kernel_path);
+    // A search through the whole image takes 20 ms: a kit knows the answer.
+    wish.is_pvm_kernel =
+        config.kernel_is_pvm ? *config.kernel_is_pvm : is_pvm_kernel(config.kernel_path);
     // A guest on a PVM host is not started for a kernel that could not use the answer.
     wish.is_pvm_interface_known = wish.is_pvm_kernel && kvm::probe_pvm().is_public;
   }

@@ -50,15 +50,6 @@ std::string join(const std::string& first, const std::string& second) {
   return first.empty() || second.empty() ? first + second : first + " " + second;
 }
 
-// The kernel unpacks one archive after the other; each begins at a multiple of four bytes.
-std::vector<std::byte> join_archives(std::span<const std::byte> first,
-                                     std::span<const std::byte> second) {
-  std::vector<std::byte> joined(align_up(first.size(), 4) + second.size());
-  std::copy(first.begin(), first.end(), joined.begin());
-  std::copy(second.begin(), second.end(), joined.end() - static_cast<ptrdiff_t>(second.size()));
-  return joined;
-}
-
 }  // namespace
 
 Result<void> validate(const VmConfig& config) {
@@ -151,18 +142,15 @@ Result<VcpuState> VmBuilder::load_guest() {
     initrd = TRY(FileBytes::open(config_.initrd_path, kMaxInitrdFileBytes));
     if (initrd.bytes().empty()) return fail("{}: is empty", config_.initrd_path);
   }
-  std::span<const std::byte> initrd_bytes = initrd.bytes();
-  std::vector<std::byte> joined_initrd;
-  if (!config_.initrd_overlay.empty()) {
-    joined_initrd = join_archives(initrd_bytes, config_.initrd_overlay);
-    initrd_bytes = joined_initrd;
-  }
   const auto kind = TRY(boot::detect(kernel.bytes(), config_.kernel_path));
   vm_->is_linux_ = is_linux_protocol(kind);
   boot::BootConfig boot;
   boot.kernel_name = config_.kernel_path;
   boot.initrd_name = config_.initrd_path;
-  boot.initrd = initrd_bytes;
+  boot.initrd = initrd.bytes();
+  boot.initrd_overlay = config_.initrd_overlay;
+  if (config_.kernel_is_stable) boot.kernel_file = kernel.file();
+  if (config_.initrd_is_stable) boot.initrd_file = initrd.file();
   boot.cmdline = vm_->is_linux_ ? join(config_.linux_cmdline, config_.cmdline) : config_.cmdline;
   boot.acpi_rsdp = tables.rsdp();
   const auto loaded = TRY(boot::load_kernel(kernel.bytes(), boot, *vm_->memory_));

@@ -46,6 +46,11 @@ struct VmConfig {
   uint64_t memory_bytes = 512 * MiB;
   std::string kernel_path;
   std::string initrd_path;  // empty: none
+  // The file is replaced, never written in place, as those of a kit: guest RAM maps it instead of a
+  // copy. A file of the user's may be overwritten while the VM runs.
+  bool kernel_is_stable = false;
+  bool initrd_is_stable = false;
+  std::optional<bool> kernel_is_pvm;  // PVM-enlightened, as far as that is known
   // An archive that is put after the initial RAM disk; its files replace those of the same name.
   std::vector<std::byte> initrd_overlay;
   std::string cmdline;

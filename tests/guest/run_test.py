@@ -183,6 +183,18 @@ class Command(GuestCase):
         self.assertEqual(times, sorted(times))
         self.assertGreater(times[0], 0)
 
+    def test_kit_is_mapped_and_not_copied(self):
+        """CPU time from exec to the guest's first instruction. Seen: 5 ms, and 40 with a copy of the
+        kernel. The best of five, for machines that are busy with something else."""
+        best = 1000
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "timeline.json")
+            for _ in range(5):
+                self.expect(run("true", options=["--timeline", path]))
+                with open(path, encoding="utf-8") as file:
+                    best = min(best, json.load(file)["first_instruction_cpu"])
+        self.assertLess(best, 20, "ms")
+
     def test_script_on_stdin_without_a_command(self):
         self.expect(trapeze("run", stdin=b"echo from stdin; exit 6\n"), 6, b"from stdin\n")
 

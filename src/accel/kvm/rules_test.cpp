@@ -1,4 +1,4 @@
-// MSRs, host kinds, PVM kernels, routes, exits: the rules of accel/kvm that are plain values.
+// MSRs, host kinds, routes, exits: the rules of accel/kvm that are plain values.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,7 +8,6 @@
 #include "accel/kvm/device.h"
 #include "accel/kvm/exits.h"
 #include "accel/kvm/msrs.h"
-#include "accel/kvm/pvm.h"
 #include "accel/kvm/routes.h"
 #include "accel/kvm/split_chips.h"
 
@@ -20,12 +19,13 @@ bool contains(const std::vector<uint32_t>& indices, uint32_t index) {
 }
 
 TEST(KvmMsrs, list_without_what_is_told_elsewhere_and_with_mtrrs) {
-  const std::vector<uint32_t> listed{0x10, 0x1b, 0xc0000080, 0x480, 0x40000001, 0x4b564d01, 0xc1};
+  const std::vector<uint32_t> listed{0x10,       0x1b,       0xc0000080, 0x480,
+                                     0x40000001, 0x4b564d01, 0xc1,       0x34};
   const auto indices = msrs_to_save(listed, HostKind::Hardware);
   EXPECT_TRUE(contains(indices, 0x10));
   EXPECT_TRUE(contains(indices, 0x4b564d01));
   EXPECT_TRUE(contains(indices, kMsrMtrrDefType));
-  for (const uint32_t left_out : {0x1bU, 0xc0000080U, 0x480U, 0x40000001U, 0xc1U}) {
+  for (const uint32_t left_out : {0x1bU, 0xc0000080U, 0x480U, 0x40000001U, 0xc1U, 0x34U}) {
     EXPECT_FALSE(contains(indices, left_out)) << std::hex << left_out;
   }
 }
@@ -91,16 +91,6 @@ TEST(KvmDevice, other_device_is_told_from_kvm) {
   const auto device = KvmDevice::open("/dev/null");
   ASSERT_FALSE(device);
   EXPECT_NE(device.error().message.find("does not answer as KVM"), std::string::npos);
-}
-
-TEST(Pvm, kernel_is_known_by_its_synthetic_cpuid) {
-  std::vector<std::byte> image(10'000, std::byte{0x0f});
-  EXPECT_FALSE(has_pvm_cpuid(image));
-  const uint8_t bytes[] = {0x0f, 0x01, 0x3c, 0x25, 0x50, 0x56, 0x4d, 0xff, 0x0f, 0xa2};
-  for (size_t i = 0; i < sizeof(bytes); ++i) image[9'990 + i] = std::byte{bytes[i]};
-  EXPECT_TRUE(has_pvm_cpuid(image));
-  EXPECT_FALSE(has_pvm_cpuid(std::span(image).first(9'999)));
-  EXPECT_FALSE(has_pvm_cpuid({}));
 }
 
 TEST(KvmRoutes, pit_reaches_pin_2_and_isa_wires_both_controllers) {

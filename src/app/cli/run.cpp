@@ -203,11 +203,14 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
   const auto kit = TRY(kit::open_kit(directory));
   if (initrd_.empty()) {
     config.vm.initrd_path = kit.initrd.string();
+    config.vm.initrd_is_stable = true;
     // The agent of another build may speak another protocol.
     if (!kit.is_current()) config.vm.initrd_overlay = kit::init_archive();
   }
   if (kernel_.empty()) {
     config.vm.kernel_path = kit.kernel.string();
+    config.vm.kernel_is_stable = true;
+    config.vm.kernel_is_pvm = kit.is_pvm_kernel;
     config.vm.linux_cmdline += std::string(" ") + kKitArguments;
   }
   return {};

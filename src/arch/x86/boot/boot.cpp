@@ -118,9 +118,14 @@ Result<void> write_command_line(Placement& placement, const BootConfig& config,
 
 namespace {
 
+uint64_t initrd_bytes(const BootConfig& config) {
+  if (config.initrd_overlay.empty()) return config.initrd.size();
+  return align_up(config.initrd.size(), 4) + config.initrd_overlay.size();
+}
+
 Result<GpaRange> write_initrd(Placement& placement, const BootConfig& config,
                               std::optional<Gpa> place, GuestMemory& memory) {
-  const uint64_t size = config.initrd.size();
+  const uint64_t size = initrd_bytes(config);
   if (!place) {
     return fail(
         "{}: the initial RAM disk of {} MiB does not fit beside the kernel into the {} MiB "
@@ -128,7 +133,11 @@ Result<GpaRange> write_initrd(Placement& placement, const BootConfig& config,
         config.initrd_name, align_up(size, MiB) / MiB, memory.size_bytes() / MiB);
   }
   TRY(placement.claim({*place, size}, "the initial RAM disk"));
-  const bool in_ram = memory.write(*place, config.initrd);
+  put_in_ram(memory, *place, {config.initrd, config.initrd_file}, config.ram_is_zero);
+  const Gpa end = *place + config.initrd.size();
+  const Gpa overlay = *place + (size - config.initrd_overlay.size());
+  const bool in_ram =
+      memory.fill(end, std::byte{0}, overlay - end) && memory.write(overlay, config.initrd_overlay);
   CHECK(in_ram);
   return GpaRange{*place, size};
 }
@@ -137,16 +146,16 @@ Result<GpaRange> write_initrd(Placement& placement, const BootConfig& config,
 
 Result<GpaRange> place_initrd_high(Placement& placement, const BootConfig& config, uint64_t limit,
                                    GuestMemory& memory) {
-  if (config.initrd.empty()) return GpaRange{};
-  const auto place = placement.find_highest(limit, config.initrd.size());
+  if (initrd_bytes(config) == 0) return GpaRange{};
+  const auto place = placement.find_highest(limit, initrd_bytes(config));
   return write_initrd(placement, config, place, memory);
 }
 
 Result<GpaRange> place_initrd_low(Placement& placement, const BootConfig& config, GpaRange kernel,
                                   GuestMemory& memory) {
-  if (config.initrd.empty()) return GpaRange{};
-  auto place = placement.find_lowest(std::max(kernel.end(), Gpa{MiB}), config.initrd.size());
-  if (!place) place = placement.find_lowest(Gpa{MiB}, config.initrd.size());
+  if (initrd_bytes(config) == 0) return GpaRange{};
+  auto place = placement.find_lowest(std::max(kernel.end(), Gpa{MiB}), initrd_bytes(config));
+  if (!place) place = placement.find_lowest(Gpa{MiB}, initrd_bytes(config));
   return write_initrd(placement, config, place, memory);
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "arch/x86/vcpu_state.h"
+#include "base/fd.h"
 #include "base/result.h"
 #include "memory/guest_memory.h"
 
@@ -33,8 +34,15 @@ struct BootConfig {
   std::string initrd_name;            // for messages; the string of the multiboot module
   std::string cmdline;                // without a terminating NUL
   std::span<const std::byte> initrd;  // empty: none
-  Gpa acpi_rsdp;                      // 0: no ACPI
-  bool prefer_pvh = false;            // take the PVH entry where an image has several
+  // Put behind the initial RAM disk, at a multiple of four bytes: the kernel unpacks one archive
+  // after the other. Empty: none.
+  std::span<const std::byte> initrd_overlay = {};
+  // The files behind the image and the initial RAM disk, if they are never written in place: their
+  // pages are mapped into guest RAM then, not copied (GuestMemory::map_file). nullptr: copied.
+  const Fd* kernel_file = nullptr;
+  const Fd* initrd_file = nullptr;
+  Gpa acpi_rsdp;            // 0: no ACPI
+  bool prefer_pvh = false;  // take the PVH entry where an image has several
   // RAM is fresh from the host. False (a reboot in place): what a kernel expects to be zero, its
   // BSS, is cleared here.
   bool ram_is_zero = true;

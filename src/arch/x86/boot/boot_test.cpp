@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "arch/x86/boot/elf.h"
+#include "arch/x86/boot/pvm_kernel.h"
 #include "arch/x86/boot/test_images.h"
 #include "base/file.h"
 
@@ -189,6 +190,16 @@ TEST(StockKernelTest, BzImage_SegmentsAndEntryAreThoseOfItsVmlinux) {
   const auto direct = load_kernel(*vmlinux, config, *second);
   ASSERT_TRUE(direct) << test::error_of(direct);
   EXPECT_EQ(direct->boot_vcpu, loaded->boot_vcpu);
+}
+
+TEST(PvmKernel, IsKnownByItsSyntheticCpuid) {
+  std::vector<std::byte> image(10'000, std::byte{0x0f});
+  EXPECT_FALSE(has_pvm_cpuid(image));
+  const uint8_t bytes[] = {0x0f, 0x01, 0x3c, 0x25, 0x50, 0x56, 0x4d, 0xff, 0x0f, 0xa2};
+  for (size_t i = 0; i < sizeof(bytes); ++i) image[9'990 + i] = std::byte{bytes[i]};
+  EXPECT_TRUE(has_pvm_cpuid(image));
+  EXPECT_FALSE(has_pvm_cpuid(std::span(image).first(9'999)));
+  EXPECT_FALSE(has_pvm_cpuid({}));
 }
 
 }  // namespace

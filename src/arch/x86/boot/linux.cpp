@@ -210,7 +210,7 @@ Result<LoadedKernel> load_elf64(ImageBytes image, const BootConfig& config, Gues
   Entry entry;
   entry.address = TRY(require_entry(elf, config.kernel_name));
   TRY(check_identity_mapped(entry.address, config.kernel_name));
-  load_segments(elf, image, config.ram_is_zero, memory);
+  load_segments(elf, {image, config.kernel_file}, config.ram_is_zero, memory);
   const GpaRange initrd = TRY(place_initrd_high(placement, config, kVmlinuxInitrdLimit, memory));
   write_zero_page(zero_page_of_vmlinux(), config, initrd, memory);
   return LoadedKernel{KernelKind::Elf64,

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -89,6 +90,63 @@ TEST_F(LinuxBootTest, BzImageOfEveryPacking_LandsAtLinkAddress) {
     expect_segments(*memory_);
     expect_64bit_entry(*memory_, loaded->boot_vcpu);
   }
+}
+
+Fd file_of(const Bytes& bytes) {
+  Fd file(::memfd_create("image", MFD_CLOEXEC));
+  CHECK(::write(file.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
+  return file;
+}
+
+// Whole memory must be the same, whether pages come from the file or are copies.
+TEST_F(LinuxBootTest, StableFiles_AreMappedToTheSameMemory) {
+  const Bytes elf = test::linux_elf();
+  const Bytes initrd = test::pattern(123'457, 9);
+  const Bytes overlay = test::pattern(1'000, 4);
+  config_.initrd = initrd;
+  config_.initrd_overlay = overlay;
+  const auto copied = load(elf);
+  ASSERT_TRUE(copied) << test::error_of(copied);
+  const Bytes expected = test::read_guest(*memory_, Gpa{0}, 64 * MiB);
+
+  const Fd kernel_file = file_of(elf);
+  const Fd initrd_file = file_of(initrd);
+  config_.kernel_file = &kernel_file;
+  config_.initrd_file = &initrd_file;
+  memory_ = test::make_memory(64 * MiB);
+  const auto mapped = load(elf);
+  ASSERT_TRUE(mapped) << test::error_of(mapped);
+  EXPECT_TRUE(test::read_guest(*memory_, Gpa{0}, 64 * MiB) == expected);
+  EXPECT_EQ(mapped->boot_vcpu, copied->boot_vcpu);
+  EXPECT_EQ(mapped->initrd, copied->initrd);
+  // And mapped it was: what is written to the file afterwards shows in pages that nobody touched.
+  ASSERT_EQ(::pwrite(kernel_file.get(), "mapped", 6, kPageSize), 6);
+  EXPECT_EQ(test::read_guest(*memory_, Gpa{0x100'0000}, 6), test::bytes_of_text("mapped"));
+}
+
+TEST_F(LinuxBootTest, SegmentsThatCannotBeMapped_AreCopied) {
+  // Addresses that are not where a page of the file could go.
+  const std::vector<test::TestSegment> segments{{0x100'0100, test::pattern(300'000, 1), 5'000}};
+  const Bytes elf = test::make_elf64(0x100'0100, segments, {test::linux_note()});
+  const Fd kernel_file = file_of(elf);
+  config_.kernel_file = &kernel_file;
+  const auto loaded = load(elf);
+  ASSERT_TRUE(loaded) << test::error_of(loaded);
+  EXPECT_EQ(test::read_guest(*memory_, Gpa{0x100'0100}, 300'000), segments[0].content);
+}
+
+TEST_F(LinuxBootTest, Overlay_StandsBehindTheRamDiskAtAMultipleOfFour) {
+  const Bytes initrd = test::pattern(4'098, 9);
+  const Bytes overlay = test::pattern(300, 4);
+  config_.initrd = initrd;
+  config_.initrd_overlay = overlay;
+  const auto loaded = load(test::linux_elf());
+  ASSERT_TRUE(loaded) << test::error_of(loaded);
+  EXPECT_EQ(loaded->initrd.size, 4'400U);
+  Bytes expected = initrd;
+  expected.resize(4'100);
+  test::append(expected, overlay);
+  EXPECT_EQ(test::read_guest(*memory_, loaded->initrd.start, 4'400), expected);
 }
 
 TEST_F(LinuxBootTest, PageTables_MapFourGiBOneToOne) {

@@ -129,7 +129,7 @@ Result<Loaded> load_elf(ImageBytes image, const BootConfig& config, Placement& p
   if (entry >= Gpa{4 * GiB}) {
     return fail("{}: entry point {:#x} lies above 4 GiB", config.kernel_name, entry.raw());
   }
-  load_segments(elf, image, config.ram_is_zero, memory);
+  load_segments(elf, {image, config.kernel_file}, config.ram_is_zero, memory);
   return Loaded{entry, elf.extent()};
 }
 

@@ -98,11 +98,29 @@ void copy_to_ram(GuestMemory& memory, Gpa gpa, std::span<const std::byte> bytes,
   memory.mark_written({gpa, bytes.size()});
 }
 
-void load_segments(const ElfImage& elf, std::span<const std::byte> file, bool ram_is_zero,
+void put_in_ram(GuestMemory& memory, Gpa gpa, const FilePart& part, bool ram_is_zero) {
+  // Below this the copy is cheaper than a mapping of its own.
+  constexpr uint64_t kWorthMapping = 64 * KiB;
+  const uint64_t start = align_up(gpa.raw(), kPageSize);
+  const uint64_t end = align_down(gpa.raw() + part.bytes.size(), kPageSize);
+  const bool is_worth_it = end > start && end - start >= kWorthMapping;
+  const uint64_t head_bytes = start - gpa.raw();
+  if (part.file == nullptr || !is_worth_it ||
+      !memory.map_file(Gpa{start}, *part.file, part.offset + head_bytes, end - start)) {
+    return copy_to_ram(memory, gpa, part.bytes, ram_is_zero);
+  }
+  copy_to_ram(memory, gpa, part.bytes.first(head_bytes), ram_is_zero);
+  copy_to_ram(memory, Gpa{end}, part.bytes.subspan(end - gpa.raw()), ram_is_zero);
+}
+
+void load_segments(const ElfImage& elf, const FilePart& image, bool ram_is_zero,
                    GuestMemory& memory) {
   for (const ElfSegment& segment : elf.segments) {
-    copy_to_ram(memory, segment.memory.start, file.subspan(segment.file.offset, segment.file.size),
-                ram_is_zero);
+    put_in_ram(memory, segment.memory.start,
+               {.bytes = image.bytes.subspan(segment.file.offset, segment.file.size),
+                .file = image.file,
+                .offset = image.offset + segment.file.offset},
+               ram_is_zero);
   }
   if (!ram_is_zero) clear_bss(elf, memory);
 }

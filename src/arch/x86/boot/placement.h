@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arch/x86/boot/elf.h"
+#include "base/fd.h"
 #include "base/result.h"
 #include "memory/guest_memory.h"
 
@@ -46,9 +47,19 @@ class Placement {
 // a page that was never touched costs neither time nor memory.
 void copy_to_ram(GuestMemory& memory, Gpa gpa, std::span<const std::byte> bytes, bool ram_is_zero);
 
-// Copies every segment from the file and clears its BSS unless RAM is known to be zero. The
-// segments have been claimed and lie within the file.
-void load_segments(const ElfImage& elf, std::span<const std::byte> file, bool ram_is_zero,
+// A part of a file: its bytes, and the file that they can be mapped from (nullptr: only copied).
+struct FilePart {
+  std::span<const std::byte> bytes;
+  const Fd* file = nullptr;
+  uint64_t offset = 0;  // of bytes[0] in `file`
+};
+// As copy_to_ram(), but whole pages are mapped where they can be. Parts of pages at either end are
+// copied, so that what lies beside the part in the file does not come with it.
+void put_in_ram(GuestMemory& memory, Gpa gpa, const FilePart& part, bool ram_is_zero);
+
+// Puts every segment of the image to its place and clears its BSS unless RAM is known to be zero.
+// The segments have been claimed and lie within the image.
+void load_segments(const ElfImage& elf, const FilePart& image, bool ram_is_zero,
                    GuestMemory& memory);
 void clear_bss(const ElfImage& elf, GuestMemory& memory);
 

@@ -93,7 +93,7 @@ Result<LoadedKernel> load_pvh(ImageBytes image, const BootConfig& config, GuestM
   TRY(write_command_line(placement, config, config.cmdline, layout::kCommandLineMaxBytes - 1,
                          memory));
   TRY(placement.claim_segments(elf));
-  load_segments(elf, image, config.ram_is_zero, memory);
+  load_segments(elf, {image, config.kernel_file}, config.ram_is_zero, memory);
   const GpaRange initrd = TRY(place_initrd_high(placement, config, layout::kLowRamEnd, memory));
   write_start_info(config, initrd, memory);
   VcpuState state = protected_mode_state(memory, *entry);

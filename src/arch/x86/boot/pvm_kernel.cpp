@@ -1,10 +1,10 @@
-#include "accel/kvm/pvm.h"
+#include "arch/x86/boot/pvm_kernel.h"
 
 #include <algorithm>
 #include <array>
 #include <functional>
 
-namespace trapeze::kvm {
+namespace trapeze::boot {
 
 bool has_pvm_cpuid(std::span<const std::byte> image) {
   static constexpr std::array kBytes{
@@ -14,4 +14,4 @@ bool has_pvm_cpuid(std::span<const std::byte> image) {
   return std::search(image.begin(), image.end(), searcher) != image.end();
 }
 
-}  // namespace trapeze::kvm
+}  // namespace trapeze::boot

@@ -1,13 +1,13 @@
-// What belongs to PVM (pagetable virtual machine) guests; docs/kvm.md has the rules.
+// Tells kernels that know PVM (pagetable virtual machine) from others; docs/kvm.md has the rules.
 #pragma once
 
 #include <cstddef>
 #include <span>
 
-namespace trapeze::kvm {
+namespace trapeze::boot {
 
 // The synthetic CPUID of the PVM specification: `invlpg 0xffffffffff4d5650; cpuid`. A kernel that
 // has it asks whether it runs under PVM.
 bool has_pvm_cpuid(std::span<const std::byte> image);
 
-}  // namespace trapeze::kvm
+}  // namespace trapeze::boot
