@@ -18,6 +18,19 @@
 //   Exited                  --->   waits for the announced bytes on stdio and stderr
 //                           <---   PowerOff
 //
+// Further sessions (a command in a machine that runs one already) speak the same over three vsock
+// connections, which the host makes:
+//
+//   host                           guest
+//   connects to kSessionPort  --->
+//   SessionGreeting(control)  --->
+//                             <---  SessionStreams: a port that this session listens on
+//   connects twice to it, SessionGreeting(stdio), SessionGreeting(stderr), the same token
+//                             <---  Greeting on each, Ready; from here on as above
+//
+// Their end leaves the machine running: PowerOff, or closing the control connection, ends just the
+// session, with a SIGHUP for a command that still runs.
+//
 // All integers are little-endian. Either side treats a bad frame as the end of the session.
 #pragma once
 
@@ -48,6 +61,28 @@ struct Greeting {
   PortRole role = PortRole::Control;
 };
 static_assert(sizeof(Greeting) == 8);
+
+// Below 1024: in the guest only root may listen there. The guest accepts the host (CID 2) alone.
+inline constexpr uint32_t kSessionPort = 1000;
+inline constexpr size_t kTokenBytes = 16;
+
+// The first bytes of the host on each connection of a further session. The token, random, says
+// which connections belong together: whoever else may connect to the guest's ports cannot know it.
+struct SessionGreeting {
+  uint32_t magic = kMagic;
+  uint16_t version = kVersion;
+  PortRole role = PortRole::Control;
+  uint8_t token[kTokenBytes] = {};
+};
+static_assert(sizeof(SessionGreeting) == 24);
+
+struct SessionStreams {
+  uint32_t magic = kMagic;
+  uint16_t version = kVersion;
+  uint16_t reserved = 0;
+  uint32_t port = 0;
+};
+static_assert(sizeof(SessionStreams) == 12);
 
 enum class FrameType : uint16_t {
   // host to guest
@@ -131,6 +166,14 @@ constexpr bool is_sound(const FrameHeader& header) {
 
 constexpr bool is_sound(const Greeting& greeting, PortRole role) {
   return greeting.magic == kMagic && greeting.version == kVersion && greeting.role == role;
+}
+
+constexpr bool is_sound(const SessionGreeting& greeting) {
+  return greeting.magic == kMagic && greeting.version == kVersion;
+}
+
+constexpr bool is_sound(const SessionStreams& streams) {
+  return streams.magic == kMagic && streams.version == kVersion && streams.reserved == 0;
 }
 
 // Copies a fixed-size payload; false when the size is not exactly right.

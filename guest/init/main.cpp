@@ -1,5 +1,5 @@
-// init: PID 1 of the guest kit. Sets the system up, takes one order over virtio-console ports
-// (agent/protocol.h), and powers off. Without such a device it gives a shell on the console.
+// init: PID 1 of the guest kit. Sets the system up, takes an order over virtio-console ports and
+// further ones over vsock (agent/protocol.h), and powers off. Without such a device it gives a shell on the console.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 #include "init/network.h"
 #include "init/ports.h"
 #include "init/session.h"
+#include "init/sessions.h"
 #include "init/system.h"
 
 namespace trapeze::guest {
@@ -49,8 +50,9 @@ void serve_agent() {
   ::close(uevents);
   if (!enter_root()) return;
   publish_name_servers();
-  Session session;
-  session.run(ports);
+  const int listener = open_session_listener();
+  Session session(Session::Kind::Main);
+  session.run(ports, listener);
 }
 
 }  // namespace

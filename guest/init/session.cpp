@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "init/sessions.h"
 #include "init/system.h"
 
 namespace trapeze::guest {
@@ -18,12 +19,14 @@ namespace {
 // What busybox halt, poweroff and reboot send to PID 1.
 constexpr int kPowerOffSignals[] = {SIGUSR1, SIGUSR2, SIGTERM};
 
-int open_signals() {
+int open_signals(Session::Kind kind) {
   sigset_t set;
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGCHLD);
-  for (const int number : kPowerOffSignals) ::sigaddset(&set, number);
-  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  if (kind == Session::Kind::Main) {
+    for (const int number : kPowerOffSignals) ::sigaddset(&set, number);
+  }
+  ::sigprocmask(SIG_SETMASK, &set, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   return ::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
@@ -68,15 +71,17 @@ enum PollSlot : size_t {
   kStdoutPort,
   kStderrCommand,
   kStderrPort,
+  kListener,
   kPollSlots,
 };
 
 }  // namespace
 
-void Session::run(const Ports& ports) {
+void Session::run(const Ports& ports, int listener) {
   ports_ = ports;
+  listener_ = listener;
   frame_ = static_cast<std::byte*>(map_buffer(kFrameBytes));
-  signals_ = open_signals();
+  signals_ = open_signals(kind_);
   if (signals_ < 0) {
     complain("signalfd", errno);
     return;
@@ -87,6 +92,8 @@ void Session::run(const Ports& ports) {
     pump_streams();
     report_when_drained();
   }
+  // A machine that goes on without whoever ordered the command: as when a terminal is closed.
+  if (kind_ == Kind::Further && command_.pid > 0) ::kill(-command_.pid, SIGHUP);
 }
 
 void Session::wait() {
@@ -103,12 +110,14 @@ void Session::wait() {
   slots[kStdoutPort] = slot(ports_.stdio, stdout_.wants_write(), POLLOUT);
   slots[kStderrCommand] = slot(command_.stderr_from, stderr_.wants_read(), POLLIN);
   slots[kStderrPort] = slot(ports_.stderr_out, stderr_.wants_write(), POLLOUT);
+  slots[kListener] = slot(listener_, true, POLLIN);
   if (::poll(slots, kPollSlots, -1) < 0) return;
   // A port that hung up takes nothing any more, and would wake us forever.
   if ((slots[kStdoutPort].revents & POLLHUP) != 0) stdout_.drop_output();
   if ((slots[kStderrPort].revents & POLLHUP) != 0) stderr_.drop_output();
   if (slots[kSignals].revents != 0) handle_signals();
   if (slots[kControl].revents != 0) handle_control();
+  if (slots[kListener].revents != 0) accept_session(listener_);
 }
 
 void Session::handle_signals() {
@@ -126,7 +135,9 @@ void Session::reap() {
   int status = 0;
   pid_t pid = 0;
   while ((pid = ::waitpid(-1, &status, WNOHANG)) > 0) {
-    if (pid == command_.pid && state_ == State::Running) command_ended(status);
+    if (pid != command_.pid || state_ != State::Running) continue;
+    command_ended(status);
+    command_.pid = -1;  // another process may get that number
   }
 }
 
@@ -141,9 +152,23 @@ void Session::command_ended(int wait_status) {
                .value = static_cast<uint32_t>(WEXITSTATUS(wait_status))};
   }
   state_ = State::Draining;
+  if (kind_ == Kind::Further) return end_outputs();
   // Whoever still holds the command's stdout would keep the session open: the machine ends with its
   // command, as a container does. What they have written so far is still delivered.
   ::kill(-1, SIGKILL);
+}
+
+// What the command has written by its end is delivered; what it left running may go on writing, to
+// nobody. A terminal hangs up with its session, so little can come after.
+void Session::end_outputs() {
+  if (command_.on_terminal) return stdout_.end_when_empty();
+  const auto end_pipe = [](Stream& stream, int from) {
+    int waiting = 0;
+    if (from < 0 || ::ioctl(from, FIONREAD, &waiting) != 0) return stream.end_when_empty();
+    stream.end_after(stream.total_bytes() + static_cast<unsigned>(waiting));
+  };
+  end_pipe(stdout_, command_.stdout_from);
+  end_pipe(stderr_, command_.stderr_from);
 }
 
 void Session::handle_control() {
@@ -187,7 +212,8 @@ void Session::handle_frame(const agent::FrameHeader& header, std::span<const std
       if (agent::decode(payload, stdin_end)) stdin_.end_after(stdin_end.total_bytes);
       return;
     case agent::FrameType::Signal:
-      if (agent::decode(payload, signal) && state_ == State::Running && signal.number < 65) {
+      if (agent::decode(payload, signal) && state_ == State::Running && signal.number < 65 &&
+          command_.pid > 0) {
         ::kill(-command_.pid, static_cast<int>(signal.number));
       }
       return;

@@ -1,5 +1,6 @@
 // Session: one command, from the host's Exec order to its PowerOff. Single-threaded; sleeps in
-// poll() whenever nothing can be done.
+// poll() whenever nothing can be done. The main one is process 1's: with its command all others end,
+// and then the machine. Further ones are processes of their own (init/sessions.h).
 //
 // State     leaves on                                    to
 // Waiting   Exec order, command started / failed         Running / Reported
@@ -18,7 +19,11 @@ namespace trapeze::guest {
 
 class Session {
  public:
-  void run(const Ports& ports);  // once
+  enum class Kind : uint8_t { Main, Further };
+
+  explicit Session(Kind kind) : kind_(kind) {}
+  // Once. `listener`: where further sessions come from, or -1.
+  void run(const Ports& ports, int listener);
 
  private:
   enum class State : uint8_t { Waiting, Running, Draining, Reported, Over };
@@ -27,6 +32,7 @@ class Session {
   void handle_signals();
   void reap();
   void command_ended(int wait_status);
+  void end_outputs();
   void handle_control();
   void handle_frame(const agent::FrameHeader& header, std::span<const std::byte> payload);
   void start(std::span<const std::byte> payload);
@@ -37,8 +43,10 @@ class Session {
   void report_when_drained();
   void send(agent::FrameType type, const void* payload, size_t payload_bytes);
 
+  const Kind kind_;
   State state_ = State::Waiting;
   Ports ports_;
+  int listener_ = -1;
   int signals_ = -1;
   Command command_;
   Stream stdin_;

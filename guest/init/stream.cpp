@@ -10,6 +10,8 @@ void Stream::pump() {
   // One chunk a turn: the other streams and the control port get theirs in between.
   if (begin_ != end_ && !drain()) return;
   if (wants_read() && fill()) drain();
+  // Nothing would wake us to find out that it is empty.
+  while (ends_when_empty_ && wants_read() && fill()) drain();
 }
 
 bool Stream::fill() {
@@ -18,7 +20,8 @@ bool Stream::fill() {
   const ssize_t size = ::read(from_, buffer_, wanted);
   if (size < 0) {
     // A pty's master says EIO once the last slave is closed: that is its end of file.
-    if (errno != EAGAIN && errno != EINTR) ended_ = true;
+    if (errno == EINTR || (errno == EAGAIN && !ends_when_empty_)) return false;
+    ended_ = true;
     return false;
   }
   if (size == 0) {

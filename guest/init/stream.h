@@ -26,6 +26,8 @@ class Stream {
   uint64_t total_bytes() const { return total_; }
   // The source counts as ended after that many bytes.
   void end_after(uint64_t total_bytes) { limit_ = total_bytes; }
+  // The source counts as ended as soon as it has nothing to read.
+  void end_when_empty() { ends_when_empty_ = true; }
   // Reads no more; what was read and not yet written is dropped.
   void close_source() {
     from_ = -1;
@@ -51,6 +53,7 @@ class Stream {
   uint64_t total_ = 0;  // read so far
   uint64_t limit_ = ~uint64_t{0};
   bool ended_ = false;
+  bool ends_when_empty_ = false;
   Sink sink_ = Sink::Open;
   char* buffer_ = nullptr;
 };

@@ -52,6 +52,7 @@ int run_command_line(int argc, char** argv, uint64_t process_start_ns) {
   const CLI::App* run_app =
       app.add_subcommand("run", "Run a command, a shell or a kernel in a virtual machine");
   RunCommand run(*app.get_subcommand("run"));
+  ManageCommands manage(app);
   const CLI::App* doctor_app =
       app.add_subcommand("doctor", "Say what this host offers and what is missing");
   DoctorCommand doctor(*app.get_subcommand("doctor"));
@@ -64,7 +65,10 @@ int run_command_line(int argc, char** argv, uint64_t process_start_ns) {
     return own_error(explain(error, argc > 1 ? argv[1] : nullptr));
   }
   if (run_app->parsed()) return run.run(command, has_command, process_start_ns);
-  if (has_command) return own_error("only `trapeze run` takes a command after --");
+  if (has_command && !manage.takes_command()) {
+    return own_error("only `trapeze run` and `trapeze exec` take a command after --");
+  }
+  if (manage.parsed()) return manage.run(command, has_command);
   if (doctor_app->parsed()) return doctor.run();
   return version->parsed() ? print_version() : kit.run();
 }

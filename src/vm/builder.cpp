@@ -4,6 +4,7 @@
 
 #include "accel/kvm/vm.h"
 #include "accel/soft/vm.h"
+#include "agent/protocol.h"
 #include "arch/x86/acpi/tables.h"
 #include "arch/x86/boot/boot.h"
 #include "arch/x86/cpuid/cpu_model.h"
@@ -110,15 +111,7 @@ Result<void> VmBuilder::create_virtio() {
   vm_->rng_pci_ =
       TRY(VirtioPci::create("virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
   TRY(pci.add(*vm_->rng_pci_));
-  if (config_.vsock) {
-    auto host = UnixHost::create(config_.vsock->path, connections_.loop);
-    if (!host) return fail("--vsock {}", host.error().message);
-    vm_->vsock_host_ = std::move(*host);
-    vm_->vsock_ = std::make_unique<VsockDevice>(config_.vsock->guest_cid, *vm_->vsock_host_);
-    vm_->vsock_pci_ =
-        TRY(VirtioPci::create("virtio-vsock", *vm_->vsock_, *vm_->memory_, connections_.loop));
-    TRY(pci.add(*vm_->vsock_pci_));
-  }
+  TRY(create_vsock());
   if (!config_.disks.empty()) {
     vm_->disks_ = std::make_unique<Disks>(*vm_->memory_, vm_->clock_);
     TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));
@@ -127,6 +120,28 @@ Result<void> VmBuilder::create_virtio() {
     vm_->nets_ = std::make_unique<Nets>(*vm_->memory_, vm_->clock_);
     TRY(vm_->nets_->open(config_.nets, pci));
   }
+  return {};
+}
+
+Result<void> VmBuilder::create_vsock() {
+  const bool has_sessions = !connections_.agent_socket.empty();
+  if (!config_.vsock && !has_sessions) return {};
+  if (config_.vsock) {
+    auto host = UnixHost::create(config_.vsock->path, connections_.loop);
+    if (!host) return fail("--vsock {}", host.error().message);
+    vm_->vsock_host_ = std::move(*host);
+  }
+  if (has_sessions) {
+    vm_->agent_host_ = TRY(UnixHost::create(connections_.agent_socket, connections_.loop,
+                                            UnixHost::Peers::OwnUserAndRoot));
+  }
+  vm_->vsock_hosts_ = std::make_unique<SplitHost>(vm_->vsock_host_.get(), vm_->agent_host_.get(),
+                                                  agent::kSessionPort);
+  const uint64_t cid = config_.vsock ? config_.vsock->guest_cid : vsock::kFirstGuestCid;
+  vm_->vsock_ = std::make_unique<VsockDevice>(cid, *vm_->vsock_hosts_);
+  vm_->vsock_pci_ =
+      TRY(VirtioPci::create("virtio-vsock", *vm_->vsock_, *vm_->memory_, connections_.loop));
+  TRY(vm_->board_->pci().add(*vm_->vsock_pci_));
   return {};
 }
 

@@ -16,6 +16,7 @@ struct VmConnections {
   EventLoop& loop;
   ByteSink& serial_output;
   std::vector<ConsolePortConfig> ports;  // of its virtio-console; none: no such device
+  std::string agent_socket{};            // where further sessions come in; empty: nowhere
 };
 
 class VmBuilder {
@@ -28,6 +29,7 @@ class VmBuilder {
       : config_(config), connections_(connections), vm_(new Vm(connections.loop)) {}
   Result<void> create_machine();
   Result<void> create_virtio();
+  Result<void> create_vsock();
   Result<VcpuState> load_guest();
   Result<void> create_vcpus(const VcpuState& boot_state);
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -67,6 +68,14 @@ struct VmConfig {
 // Where the guest's serial port goes.
 enum class ConsoleMode : uint8_t { None, Stdio, File };
 
+// A machine that others find by its name (vm/manage/run_directory.h).
+struct ManagedConfig {
+  std::string name;
+  // Nobody is at stdin, stdout and stderr: the command's streams are the machine's console.
+  bool is_detached = false;
+  std::function<void()> on_started;  // the command runs, or a kernel without an agent
+};
+
 struct RunConfig {
   VmConfig vm;
   // With a command: an agent in the guest runs it. Without: the guest runs until it ends itself.
@@ -74,6 +83,7 @@ struct RunConfig {
   ConsoleMode console = ConsoleMode::None;
   std::string console_path;  // for ConsoleMode::File
   std::optional<std::chrono::nanoseconds> timeout;
+  std::optional<ManagedConfig> managed;
   uint64_t process_start_ns = 0;  // CLOCK_MONOTONIC; the zero of the timeline
 };
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "vm/command_end.h"
 
 namespace trapeze {
 namespace {
@@ -16,9 +17,6 @@ using std::chrono::seconds;
 // From the order to power off to "it hangs". A guest on a loaded host needs well under a second.
 constexpr seconds kPowerOffLimit{10};
 constexpr seconds kSlowBootNotice{60};
-// That many of SIGINT and SIGTERM within the time below, and the VM ends without asking the guest.
-constexpr unsigned kInsist = 3;
-constexpr uint64_t kInsistNs = 2'000'000'000;
 constexpr size_t kTailLines = 48;         // a panic with its call trace and registers
 constexpr std::byte kSerialEscape{0x01};  // Ctrl-A, then x, as in other machine monitors
 
@@ -27,9 +25,8 @@ constexpr std::byte kSerialEscape{0x01};  // Ctrl-A, then x, as in other machine
 constexpr Gpa kBiosResetFlag{0x472};
 constexpr uint16_t kWarmReset = 0x1234;
 
-bool asks_to_end(int signal) { return signal == SIGINT || signal == SIGTERM; }
-
-std::string text_of_errno(uint32_t os_error) { return errno_text(static_cast<int>(os_error)); }
+constexpr int kStatusKilled = kStatusSignalBase + SIGKILL;
+constexpr const char* kStopped = "stopped by `trapeze stop`";
 
 }  // namespace
 
@@ -50,6 +47,7 @@ Runner::~Runner() {
 Result<std::unique_ptr<Runner>> Runner::create(const RunConfig& config) {
   auto loop = TRY(EventLoop::create());
   std::unique_ptr<Runner> runner(new Runner(config, std::move(loop)));
+  TRY(runner->claim_name());
   TRY(runner->connect_signals());
   TRY(runner->open_console());
   TRY(runner->build());
@@ -87,17 +85,30 @@ Result<void> Runner::open_console() {
       loop_->post([this] { give_up(kStatusSignalBase + SIGPIPE, {}); });
     });
   }
-  console_ = std::make_unique<SerialTail>(console_sink_.get());
+  ByteSink* next = console_sink_.get();
+  if (managed_ != nullptr && managed_->shows_serial()) next = &managed_->show_serial(next);
+  console_ = std::make_unique<SerialTail>(next);
+  return {};
+}
+
+Result<void> Runner::claim_name() {
+  if (!config_.managed) return {};
+  ManagedHandlers handlers;
+  handlers.stop = [this](std::chrono::milliseconds timeout) { stop_ordered(timeout); };
+  managed_ = TRY(ManagedVm::create(*loop_, config_, std::move(handlers)));
   return {};
 }
 
 Result<void> Runner::build() {
   VmConnections connections{.loop = *loop_, .serial_output = *console_, .ports = {}};
   if (config_.command) {
-    session_ = TRY(AgentSession::create(*loop_, *config_.command, HostStreams{}, *this));
+    const HostStreams streams = managed_ != nullptr ? managed_->streams() : HostStreams{};
+    session_ = TRY(AgentSession::create(*loop_, *config_.command, streams, *this));
     connections.ports = session_->ports();
   }
+  if (managed_ != nullptr) connections.agent_socket = managed_->agent_socket();
   vm_ = TRY(VmBuilder::build(config_.vm, connections));
+  if (managed_ != nullptr) TRY(managed_->publish(*vm_, session_.get()));
   outcome_.timeline.vm_built_ns = now_ns();
   return {};
 }
@@ -109,7 +120,9 @@ RunOutcome Runner::run() {
   }
   start_timers();
   vm_->start([this] { on_vm_end(); });
+  if (!config_.command) tell_started();
   loop_->run();
+  if (managed_ != nullptr) managed_->finish();
   if (console_sink_ != nullptr) console_sink_->stop();
   vm_->stop();
   raw_terminal_.reset();
@@ -186,7 +199,10 @@ size_t Runner::take_serial_input(std::span<const std::byte> bytes) {
   return done;
 }
 
-void Runner::room_available() { serial_input_->resume(); }
+void Runner::room_available() {
+  serial_input_->resume();
+  if (managed_ != nullptr) managed_->room_available();
+}
 
 void Runner::on_signal(int number) {
   const bool has_running_command = session_ != nullptr && phase_ == Phase::Running;
@@ -196,15 +212,8 @@ void Runner::on_signal(int number) {
 }
 
 void Runner::forward(int number) {
-  if (asks_to_end(number)) {
-    const uint64_t now = now_ns();
-    if (now - first_of_burst_ns_ > kInsistNs) {
-      first_of_burst_ns_ = now;
-      burst_ = 0;
-    }
-    if (++burst_ >= kInsist) {
-      return give_up(kStatusSignalBase + number, "interrupted repeatedly: the VM was stopped");
-    }
+  if (insistence_.insists(number, now_ns())) {
+    return give_up(kStatusSignalBase + number, "interrupted repeatedly: the VM was stopped");
   }
   session_->send_signal(number);
 }
@@ -215,35 +224,42 @@ void Runner::agent_ready() {
   if (phase_ == Phase::Booting) phase_ = Phase::Running;
 }
 
-void Runner::command_started() { outcome_.timeline.command_ns = now_ns(); }
+void Runner::command_started() {
+  outcome_.timeline.command_ns = now_ns();
+  if (managed_ != nullptr) managed_->agent_is_ready();
+  tell_started();
+}
+
+void Runner::tell_started() {
+  if (config_.managed && config_.managed->on_started) config_.managed->on_started();
+}
+
+void Runner::stop_ordered(std::chrono::milliseconds timeout) {
+  const bool can_ask = session_ != nullptr && phase_ == Phase::Running && timeout.count() != 0;
+  if (!can_ask) return give_up(status_known_ ? outcome_.status : kStatusKilled, kStopped);
+  session_->send_signal(SIGTERM);
+  // An interactive shell ignores SIGTERM; a terminal that goes away is what ends it.
+  if (config_.command->on_terminal) session_->send_signal(SIGHUP);
+  loop_->start_timer(timeout, [this] {
+    if (phase_ != Phase::Running) return;
+    outcome_.status = kStatusKilled;
+    status_known_ = true;
+    say(kStopped);
+    order_power_off();
+  });
+}
 
 void Runner::command_failed(const agent::ExecFailed& failure) {
-  const auto& command = *config_.command;
-  const std::string program = command.argv.empty() ? "/bin/sh" : command.argv.front();
-  const std::string reason = text_of_errno(failure.os_error);
-  switch (failure.stage) {
-    case agent::ExecStage::WorkingDirectory:
-      say(fmt::format("cannot change to the folder {} in the guest: {}", command.working_directory,
-                      reason));
-      outcome_.status = kStatusOwnError;
-      break;
-    case agent::ExecStage::Exec:
-      say(fmt::format("{}: {} (in the guest)", program, reason));
-      outcome_.status = failure.os_error == ENOENT ? kStatusNotFound : kStatusCannotExecute;
-      break;
-    case agent::ExecStage::Setup:
-      say(fmt::format("the guest cannot start {}: {}", program, reason));
-      outcome_.status = kStatusOwnError;
-      break;
-  }
+  CommandFailure explained = explain_failure(*config_.command, failure);
+  say(std::move(explained.message));
+  outcome_.status = explained.status;
   status_known_ = true;
   order_power_off();
 }
 
 void Runner::command_ended(const agent::Exited& end) {
   outcome_.timeline.exit_ns = now_ns();
-  const int value = static_cast<int>(end.value & 0xff);
-  outcome_.status = end.kind == agent::EndKind::Signaled ? kStatusSignalBase + value : value;
+  if (!status_known_) outcome_.status = status_of(end);
   status_known_ = true;
   order_power_off();
 }

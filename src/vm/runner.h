@@ -18,6 +18,8 @@
 #include "base/event_loop.h"
 #include "vm/agent/session.h"
 #include "vm/builder.h"
+#include "vm/insistence.h"
+#include "vm/managed_vm.h"
 #include "vm/run.h"
 #include "vm/serial_tail.h"
 #include "vm/signals.h"
@@ -36,6 +38,7 @@ class Runner final : private AgentListener, private RoomListener {
 
   Runner(const RunConfig& config, std::unique_ptr<EventLoop> loop);
   Result<void> open_console();
+  Result<void> claim_name();
   Result<void> connect_signals();
   Result<void> build();
   Result<void> enter_raw_mode();
@@ -44,6 +47,8 @@ class Runner final : private AgentListener, private RoomListener {
   void start_timers();
   void on_signal(int number);
   void forward(int number);
+  void tell_started();
+  void stop_ordered(std::chrono::milliseconds timeout);
   void on_vm_end();
   void explain_end(const VmEnd& end);
   void explain_reset();
@@ -70,6 +75,7 @@ class Runner final : private AgentListener, private RoomListener {
   Phase phase_ = Phase::Booting;
   RunOutcome outcome_;
   bool status_known_ = false;
+  std::unique_ptr<ManagedVm> managed_;  // empty: the machine has no name
   Fd console_file_;
   std::unique_ptr<FdSink> console_sink_;  // empty: nobody sees the serial port
   std::unique_ptr<SerialTail> console_;
@@ -78,8 +84,7 @@ class Runner final : private AgentListener, private RoomListener {
   std::unique_ptr<InputPump> serial_input_;
   std::unique_ptr<RawTerminal> raw_terminal_;
   bool escape_prefix_seen_ = false;  // Ctrl-A on the serial console
-  uint64_t first_of_burst_ns_ = 0;   // of SIGINT and SIGTERM
-  unsigned burst_ = 0;
+  Insistence insistence_;
   std::unique_ptr<Vm> vm_;
 };
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "accel/accel.h"
+#include "backend/vsock/split_host.h"
 #include "backend/vsock/unix_host.h"
 #include "base/event_loop.h"
 #include "memory/guest_memory.h"
@@ -112,6 +113,8 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<ConsoleDevice> console_;
   std::unique_ptr<VirtioPci> console_pci_;
   std::unique_ptr<UnixHost> vsock_host_;
+  std::unique_ptr<UnixHost> agent_host_;
+  std::unique_ptr<SplitHost> vsock_hosts_;
   std::unique_ptr<VsockDevice> vsock_;
   std::unique_ptr<VirtioPci> vsock_pci_;
   std::unique_ptr<Disks> disks_;

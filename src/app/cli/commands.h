@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "app/cli/command_options.h"
 #include "vm/run.h"
 
 namespace trapeze::cli {
@@ -24,6 +25,7 @@ class RunCommand {
   Result<void> choose_disks(RunConfig& config, bool wants_agent);
   Result<void> choose_nets(RunConfig& config, bool wants_agent);
   Result<void> choose_command(RunConfig& config, const std::vector<std::string>& command);
+  Result<void> choose_name(RunConfig& config);
   void choose_console(RunConfig& config) const;
   Result<void> check_timeline() const;
   Result<void> write_timeline(const Timeline& timeline) const;
@@ -44,9 +46,9 @@ class RunCommand {
   std::vector<std::string> nets_;
   std::vector<std::string> published_;
   uint32_t io_threads_ = 0;
-  std::vector<std::string> env_;
-  std::string workdir_;
-  bool terminal_ = false;
+  CommandOptions command_;
+  std::string name_;
+  bool detach_ = false;
   std::string timeout_;
   std::string timeline_;
   bool debug_exit_ = false;
@@ -85,6 +87,30 @@ class KitCommand {
   CLI::App* info_;
   std::string kit_;
   std::string output_;
+};
+
+// ls, stop, exec, console: running machines by name.
+class ManageCommands {
+ public:
+  explicit ManageCommands(CLI::App& app);
+  bool parsed() const;
+  bool takes_command() const { return exec_->parsed(); }
+  int run(const std::vector<std::string>& command, bool has_command);
+
+ private:
+  Result<int> list();
+  Result<int> stop();
+  Result<int> exec(const std::vector<std::string>& command);
+  Result<int> console();
+
+  CLI::App* list_;
+  CLI::App* stop_;
+  CLI::App* exec_;
+  CLI::App* console_;
+  std::string name_;
+  bool json_ = false;
+  std::string timeout_ = "10";
+  CommandOptions command_;
 };
 
 // Prints "trapeze: <message>" on stderr and gives kStatusOwnError.

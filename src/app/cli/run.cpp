@@ -12,15 +12,16 @@
 #include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
+#include "app/cli/detach.h"
 #include "app/cli/disk.h"
 #include "app/cli/net.h"
 #include "app/cli/size.h"
 #include "arch/x86/cpuid/cpu_model.h"
-#include "backend/console/terminal.h"
 #include "base/log.h"
 #include "kit/build.h"
 #include "kit/kit.h"
 #include "vm/builder.h"
+#include "vm/manage/run_directory.h"
 
 namespace trapeze::cli {
 namespace {
@@ -101,11 +102,13 @@ RunCommand::RunCommand(CLI::App& app) {
       "to port P of CID 2 go to the unix socket PATH_P (default CID of the guest: 3)");
   app.add_option("--iothreads", io_threads_, "Threads that serve disks (default: one for each)")
       ->check(CLI::Range(1U, 64U));
-  app.add_option("--env", env_, "Environment of the command: KEY=VALUE, or KEY to pass it on")
-      ->take_all()
-      ->allow_extra_args(false);
-  app.add_option("--workdir", workdir_, "Folder in the guest to run the command in");
-  app.add_flag("-t,--tty", terminal_, "Run the command on a terminal, as the shell is");
+  command_.add_to(app);
+  app.add_option("--name", name_,
+                 "Name of the machine, for trapeze ls, exec, console, stop (default with "
+                 "--detach: one that is made up; otherwise none)");
+  app.add_flag("-d,--detach", detach_,
+               "Run the machine in the background: print its name as soon as the command runs; "
+               "what the command writes is shown by trapeze console");
   app.add_option("--timeout", timeout_, "End the VM after that time: seconds, or 500ms, 5m, 1h");
   app.add_option("--timeline", timeline_,
                  "Write when the run reached what, in ms, as JSON to a file (- is stdout)");
@@ -132,6 +135,7 @@ int RunCommand::run(const std::vector<std::string>& command, bool has_command,
   auto config = make_config(command, has_command);
   if (!config) return own_error(config.error().message);
   config->process_start_ns = process_start_ns;
+  if (detach_) return run_detached(std::move(*config));
   auto outcome = run_vm(*config);
   if (!outcome) return own_error(outcome.error().message);
   for (const auto& message : outcome->messages) log_line(LogLevel::Error, message);
@@ -172,15 +176,31 @@ Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& comman
   TRY(check_timeline());
   const bool wants_agent = has_command || kernel_.empty();
   if (has_command && command.empty()) return fail("there is no command after --");
-  if (!wants_agent && (terminal_ || !env_.empty() || !workdir_.empty())) {
+  if (!wants_agent && command_.any_given()) {
     return fail("--tty, --env and --workdir need a command: with --kernel, put one after --");
   }
   if (wants_agent) TRY(choose_command(config, command));
   TRY(choose_guest(config, wants_agent));
   TRY(choose_disks(config, wants_agent));
   TRY(choose_nets(config, wants_agent));
+  TRY(choose_name(config));
   choose_console(config);
   return config;
+}
+
+Result<void> RunCommand::choose_name(RunConfig& config) {
+  if (name_.empty() && !detach_) return {};
+  if (detach_ && (console_ == "stdio" || !timeline_.empty() || stats_)) {
+    return fail("--detach: --console stdio, --timeline and --stats need a foreground");
+  }
+  ManagedConfig managed;
+  managed.name = name_.empty() ? make_up_name() : name_;
+  managed.is_detached = detach_;
+  TRY(manage::check_name(managed.name));
+  config.managed = std::move(managed);
+  // Leaving its console must not end the machine.
+  if (detach_ && config.command) config.command->has_escape = false;
+  return {};
 }
 
 Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
@@ -246,34 +266,15 @@ Result<void> RunCommand::choose_nets(RunConfig& config, bool wants_agent) {
 
 Result<void> RunCommand::choose_command(RunConfig& config,
                                         const std::vector<std::string>& command) {
-  CommandConfig result;
-  result.argv = command;
-  result.working_directory = workdir_;
-  result.on_terminal =
-      terminal_ || (command.empty() && is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO));
-  if (result.on_terminal) {
-    const TerminalSize size = terminal_size(STDIN_FILENO);
-    result.rows = size.rows;
-    result.columns = size.columns;
-    if (const char* term = std::getenv("TERM")) result.env.push_back(std::string("TERM=") + term);
-  }
-  for (const auto& variable : env_) {
-    const size_t sign = variable.find('=');
-    if (sign == 0 || variable.empty())
-      return fail("--env {}: a name must stand before =", variable);
-    if (sign != std::string::npos) {
-      result.env.push_back(variable);
-    } else if (const char* value = std::getenv(variable.c_str())) {
-      result.env.push_back(variable + "=" + value);
-    }
-  }
-  config.command = std::move(result);
+  const bool at_terminal = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
+  // A shell in the background has its terminal in `trapeze console`.
+  config.command = TRY(command_.make(command, command.empty() && (at_terminal || detach_)));
   return {};
 }
 
 void RunCommand::choose_console(RunConfig& config) const {
   const std::string chosen =
-      !console_.empty() ? console_ : (config.command ? std::string("none") : std::string("stdio"));
+      !console_.empty() ? console_ : (config.command || detach_ ? "none" : "stdio");
   if (chosen == "stdio") {
     config.console = ConsoleMode::Stdio;
   } else if (chosen != "none") {

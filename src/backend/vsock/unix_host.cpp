@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "backend/vsock/unix_stream.h"
+#include "base/unix_socket.h"
 
 namespace trapeze {
 namespace {
@@ -62,9 +63,10 @@ std::optional<uint32_t> UnixHost::parse_order(std::string_view line) {
   return port;
 }
 
-Result<std::unique_ptr<UnixHost>> UnixHost::create(const std::string& path, EventLoop& loop) {
+Result<std::unique_ptr<UnixHost>> UnixHost::create(const std::string& path, EventLoop& loop,
+                                                   Peers peers) {
   raise_file_limit();
-  std::unique_ptr<UnixHost> host(new UnixHost(path, loop));
+  std::unique_ptr<UnixHost> host(new UnixHost(path, loop, peers));
   TRY(host->listen());
   return host;
 }
@@ -122,6 +124,7 @@ void UnixHost::on_connection() {
       }
       return;
     }
+    if (peers_ == Peers::OwnUserAndRoot && !is_own_user_or_root(socket.get())) continue;
     // Those that say nothing must not keep others out.
     if (greeters_.size() == kMaxGreeters) drop(greeters_.begin());
     const auto greeter = greeters_.insert(greeters_.end(), {std::move(socket), {}});

@@ -24,9 +24,13 @@ namespace trapeze {
 
 class UnixHost final : public VsockHost {
  public:
+  // Who may connect, beside what the permissions of the socket and its folder say.
+  enum class Peers : uint8_t { Any, OwnUserAndRoot };
+
   // Listens on `path`. A socket that nobody listens on any more is replaced; one in use, and
   // anything else of that name, is refused. `loop` must outlive the host.
-  static Result<std::unique_ptr<UnixHost>> create(const std::string& path, EventLoop& loop);
+  static Result<std::unique_ptr<UnixHost>> create(const std::string& path, EventLoop& loop,
+                                                  Peers peers = Peers::Any);
   // Removes the socket.
   ~UnixHost() override;
   UnixHost(const UnixHost&) = delete;
@@ -48,7 +52,8 @@ class UnixHost final : public VsockHost {
   };
   using Greeters = std::list<Greeter>;
 
-  UnixHost(std::string path, EventLoop& loop) : path_(std::move(path)), loop_(loop) {}
+  UnixHost(std::string path, EventLoop& loop, Peers peers)
+      : path_(std::move(path)), loop_(loop), peers_(peers) {}
   Result<void> listen();
   void on_connection();
   void on_order(Greeters::iterator greeter);
@@ -56,6 +61,7 @@ class UnixHost final : public VsockHost {
 
   const std::string path_;
   EventLoop& loop_;
+  const Peers peers_;
   VsockGuest* guest_ = nullptr;
   Fd listener_;
   Greeters greeters_;

@@ -55,15 +55,16 @@ Result<std::unique_ptr<AgentSession>> AgentSession::create(EventLoop& loop,
                                                            AgentListener& listener) {
   auto exec = TRY(exec_payload(command));
   return std::unique_ptr<AgentSession>(
-      new AgentSession(loop, command.on_terminal, std::move(exec), streams, listener));
+      new AgentSession(loop, command.on_terminal && command.has_escape, std::move(exec), streams,
+                       listener));
 }
 
-AgentSession::AgentSession(EventLoop& loop, bool on_terminal, std::vector<std::byte> exec,
+AgentSession::AgentSession(EventLoop& loop, bool has_escape, std::vector<std::byte> exec,
                            HostStreams streams, AgentListener& listener)
     : loop_(loop),
       listener_(listener),
       exec_(std::move(exec)),
-      on_terminal_(on_terminal),
+      has_escape_(has_escape),
       stdout_(loop, streams.out),
       stderr_(loop, streams.err),
       stdin_fd_(streams.in) {
@@ -125,7 +126,7 @@ size_t AgentSession::take_stdin(std::span<const std::byte> bytes) {
     return 0;  // nobody is there to read it: leave it to the next program
   const size_t taken = guest == nullptr ? 0 : guest->send(bytes);
   stdin_sent_ += taken;
-  if (!on_terminal_) return taken;
+  if (!has_escape_) return taken;
   for (const std::byte byte : bytes.first(taken)) {
     escapes_seen_ = byte == kEscapeByte ? escapes_seen_ + 1 : 0;
     if (escapes_seen_ == kEscapeCount) listener_.escape_typed();

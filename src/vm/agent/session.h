@@ -33,6 +33,7 @@ struct CommandConfig {
   bool on_terminal = false;
   uint16_t rows = 24;
   uint16_t columns = 80;
+  bool has_escape = true;  // on a terminal: kEscapeByte, as below
 };
 
 // Told of a session's progress, on the loop's thread.
@@ -96,7 +97,7 @@ class AgentSession {
     agent::Greeting greeting_;
   };
 
-  AgentSession(EventLoop& loop, bool on_terminal, std::vector<std::byte> exec, HostStreams streams,
+  AgentSession(EventLoop& loop, bool has_escape, std::vector<std::byte> exec, HostStreams streams,
                AgentListener& listener);
   void connect_output(OutputStream& output, Port& port, agent::PortRole role, const char* name);
   size_t take_stdin(std::span<const std::byte> bytes);
@@ -120,7 +121,7 @@ class AgentSession {
   std::vector<std::byte> incoming_;
   agent::Exited exited_;
   uint64_t stdin_sent_ = 0;
-  const bool on_terminal_;
+  const bool has_escape_;
   unsigned escapes_seen_ = 0;
   Port control_port_{*this, agent::PortRole::Control};
   Port stdio_port_{*this, agent::PortRole::Stdio};
