@@ -1,5 +1,6 @@
 // init: PID 1 of the guest kit. Sets the system up, takes an order over virtio-console ports and
-// further ones over vsock (agent/protocol.h), and powers off. Without such a device it gives a shell on the console.
+// further ones over vsock (agent/protocol.h), and powers off. Without such a device it gives a
+// shell on the console.
 #include <sys/wait.h>
 #include <unistd.h>
 

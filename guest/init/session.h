@@ -1,6 +1,6 @@
 // Session: one command, from the host's Exec order to its PowerOff. Single-threaded; sleeps in
-// poll() whenever nothing can be done. The main one is process 1's: with its command all others end,
-// and then the machine. Further ones are processes of their own (init/sessions.h).
+// poll() whenever nothing can be done. The main one is process 1's: with its command all others
+// end, and then the machine. Further ones are processes of their own (init/sessions.h).
 //
 // State     leaves on                                    to
 // Waiting   Exec order, command started / failed         Running / Reported

@@ -123,12 +123,11 @@ int keep_only(int fd) {
   ports.control = keep_only(control);
   limit_waiting(ports.control);
   agent::SessionGreeting greeting;
-  const bool ready = read_greeting(ports.control, greeting) &&
-                     greeting.role == agent::PortRole::Control &&
-                     open_streams(greeting.token, ports) &&
-                     greet(ports.control, agent::PortRole::Control) &&
-                     greet(ports.stdio, agent::PortRole::Stdio) &&
-                     greet(ports.stderr_out, agent::PortRole::Stderr);
+  const bool ready =
+      read_greeting(ports.control, greeting) && greeting.role == agent::PortRole::Control &&
+      open_streams(greeting.token, ports) && greet(ports.control, agent::PortRole::Control) &&
+      greet(ports.stdio, agent::PortRole::Stdio) &&
+      greet(ports.stderr_out, agent::PortRole::Stderr);
   if (ready) {
     Session session(Session::Kind::Further);
     session.run(ports, -1);
@@ -138,9 +137,7 @@ int keep_only(int fd) {
 
 }  // namespace
 
-int open_session_listener() {
-  return listen_on(agent::kSessionPort, SOCK_NONBLOCK, kBacklog);
-}
+int open_session_listener() { return listen_on(agent::kSessionPort, SOCK_NONBLOCK, kBacklog); }
 
 void accept_session(int listener) {
   const int fd = accept_host(listener);

@@ -4,7 +4,8 @@
 
 namespace trapeze::guest {
 
-// Listens for the host's connections. -1 when there is no vsock: then there are no further sessions.
+// Listens for the host's connections. -1 when there is no vsock: then there are no further
+// sessions.
 int open_session_listener();
 // Takes the connection that waits there. Returns at once, in the parent only.
 void accept_session(int listener);

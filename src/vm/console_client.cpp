@@ -39,8 +39,7 @@ class Viewer {
     if (has_terminal) {
       if (::isatty(STDERR_FILENO) == 1) {
         constexpr std::string_view kHint = "Ctrl-] three times leaves the console\r\n";
-        [[maybe_unused]] const auto written =
-            ::write(STDERR_FILENO, kHint.data(), kHint.size());
+        [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kHint.data(), kHint.size());
       }
       raw_terminal_ = TRY(RawTerminal::create(STDIN_FILENO));
       TRY(raw_terminal_->watch_size(*loop_, [this](TerminalSize now) {
@@ -50,9 +49,10 @@ class Viewer {
     }
     auto input = StreamFd::borrow(STDIN_FILENO, StreamFd::Direction::Read);
     if (!input) return {};  // started without a stdin: only look
-    input_ = TRY(InputPump::create(
-        *loop_, std::move(*input),
-        [this](std::span<const std::byte> bytes) { return take_input(bytes); }));
+    input_ =
+        TRY(InputPump::create(*loop_, std::move(*input), [this](std::span<const std::byte> bytes) {
+          return take_input(bytes);
+        }));
     return {};
   }
 

@@ -6,8 +6,8 @@
 
 namespace trapeze {
 
-// Until the user leaves (kEscapeByte, kEscapeCount times in a row), the machine ends, or nobody reads
-// stdout. Blocks signals as run_vm() does, with the same conditions.
+// Until the user leaves (kEscapeByte, kEscapeCount times in a row), the machine ends, or nobody
+// reads stdout. Blocks signals as run_vm() does, with the same conditions.
 Result<void> view_console(const manage::RunningVm& vm);
 
 }  // namespace trapeze

@@ -80,9 +80,7 @@ class Exec final : private AgentListener {
   void agent_broken(const std::string& why) override {
     end(kStatusOwnError, "the guest's agent failed: " + why);
   }
-  void escape_typed() override {
-    end(kStatusSignalBase + SIGHUP, "ended by Ctrl-] three times");
-  }
+  void escape_typed() override { end(kStatusSignalBase + SIGHUP, "ended by Ctrl-] three times"); }
   void output_lost(const char* stream, int os_error) override {
     if (os_error == EPIPE) return;  // the reader has had enough; the command gets its SIGPIPE
     outcome_.messages.push_back(

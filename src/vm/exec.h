@@ -1,5 +1,5 @@
-// Runs a further command in a running machine, connected to this process's stdin, stdout, stderr and
-// signals: what `trapeze exec` does once the machine is found and its agent is ready.
+// Runs a further command in a running machine, connected to this process's stdin, stdout, stderr
+// and signals: what `trapeze exec` does once the machine is found and its agent is ready.
 #pragma once
 
 #include <string>

@@ -109,13 +109,13 @@ Result<void> ManagedVm::publish(Vm& vm, AgentSession* session) {
   session_ = session;
   if (shows_serial()) {
     vm.serial().set_room_listener(this);
-    console_->set_handlers({.input =
-                                [this](std::span<const std::byte> bytes) {
-                                  return vm_->serial().receive(
-                                      {reinterpret_cast<const uint8_t*>(bytes.data()),
-                                       bytes.size()});
-                                },
-                            .resize = {}});
+    console_->set_handlers(
+        {.input =
+             [this](std::span<const std::byte> bytes) {
+               return vm_->serial().receive(
+                   {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+             },
+         .resize = {}});
   } else {
     console_->set_handlers(
         {.input = [this](std::span<const std::byte> bytes) { return write_command_input(bytes); },
@@ -124,8 +124,8 @@ Result<void> ManagedVm::publish(Vm& vm, AgentSession* session) {
                if (session_ != nullptr) session_->resize(rows, columns);
              }});
   }
-  server_ = TRY(manage::ControlServer::create(entry_.path_of(manage::kControlFile), loop_,
-                                              *console_, *this));
+  server_ = TRY(
+      manage::ControlServer::create(entry_.path_of(manage::kControlFile), loop_, *console_, *this));
   return entry_.publish(describe(config_, vm));
 }
 

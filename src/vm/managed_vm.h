@@ -1,5 +1,5 @@
-// ManagedVm: what a machine with a name has besides: its entry, its control socket, its console, and
-// the socket for further sessions. Owned by the Runner; the loop's thread.
+// ManagedVm: what a machine with a name has besides: its entry, its control socket, its console,
+// and the socket for further sessions. Owned by the Runner; the loop's thread.
 #pragma once
 
 #include <chrono>

@@ -71,8 +71,8 @@ nlohmann::json json_of(const RunningVm& vm, int64_t now) {
 }
 
 void print_table(const std::vector<RunningVm>& running, int64_t now) {
-  fmt::print("{:<20} {:>8} {:<6} {:>4} {:>7} {:>7}  {}\n", "NAME", "PID", "ACCEL", "CPUS",
-             "MEMORY", "AGE", "COMMAND");
+  fmt::print("{:<20} {:>8} {:<6} {:>4} {:>7} {:>7}  {}\n", "NAME", "PID", "ACCEL", "CPUS", "MEMORY",
+             "AGE", "COMMAND");
   for (const auto& vm : running) {
     if (!vm.info) {
       fmt::print("{:<20} {:>8} {:<6} {:>4} {:>7} {:>7}  (starting)\n", vm.name, "-", "-", "-", "-",
@@ -94,9 +94,10 @@ ManageCommands::ManageCommands(CLI::App& app) {
 
   stop_ = app.add_subcommand("stop", "End a running machine");
   stop_->add_option("NAME", name_, kNameHelp)->required();
-  stop_->add_option("--timeout", timeout_,
-                    "How long its command may take to end after SIGTERM, before it is killed: "
-                    "seconds, or 500ms, 5m; 0 ends the machine at once")
+  stop_
+      ->add_option("--timeout", timeout_,
+                   "How long its command may take to end after SIGTERM, before it is killed: "
+                   "seconds, or 500ms, 5m; 0 ends the machine at once")
       ->capture_default_str();
   stop_->footer(
       "The machine's command gets SIGTERM (on a terminal SIGHUP besides). After the timeout the\n"

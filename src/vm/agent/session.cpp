@@ -54,9 +54,8 @@ Result<std::unique_ptr<AgentSession>> AgentSession::create(EventLoop& loop,
                                                            HostStreams streams,
                                                            AgentListener& listener) {
   auto exec = TRY(exec_payload(command));
-  return std::unique_ptr<AgentSession>(
-      new AgentSession(loop, command.on_terminal && command.has_escape, std::move(exec), streams,
-                       listener));
+  return std::unique_ptr<AgentSession>(new AgentSession(
+      loop, command.on_terminal && command.has_escape, std::move(exec), streams, listener));
 }
 
 AgentSession::AgentSession(EventLoop& loop, bool has_escape, std::vector<std::byte> exec,

@@ -22,6 +22,12 @@ using std::chrono::milliseconds;
 constexpr milliseconds kForceReserve{15'000};
 constexpr milliseconds kLastWait{5'000};
 
+// The process has ended, not just given its name back.
+void wait_for_process(const Fd& process, milliseconds limit) {
+  pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
+  if (process.is_open()) ::poll(&ended, 1, static_cast<int>(limit.count()));
+}
+
 bool wait_until_gone(const RunningVm& vm, milliseconds limit) {
   constexpr milliseconds kStep{2};
   for (milliseconds waited{0}; waited < limit; waited += kStep) {
@@ -103,8 +109,9 @@ Result<void> stop_vm(const RunningVm& vm, milliseconds timeout) {
     const auto packet = client.receive(limit);
     if (!packet) break;  // it is stuck
     if (!*packet) {
-      if (wait_until_gone(vm, kLastWait)) return {};
-      break;
+      if (!wait_until_gone(vm, kLastWait)) break;
+      wait_for_process(process, kLastWait);
+      return {};
     }
     if ((*packet)->type == PacketType::Failed) {
       return fail("{}", std::string_view(reinterpret_cast<const char*>((*packet)->payload.data()),
@@ -115,6 +122,7 @@ Result<void> stop_vm(const RunningVm& vm, milliseconds timeout) {
   if (!wait_until_gone(vm, kLastWait)) {
     return fail("{}: its process {} does not end", vm.name, client.peer());
   }
+  wait_for_process(process, kLastWait);
   return fail("{}: its process did not answer and was killed", vm.name);
 }
 

@@ -154,8 +154,9 @@ bool ControlServer::answer_agent_wait(Connection& connection) {
       return send(connection, PacketType::Done, {});
     case AgentState::None:
       connection.waits_for_agent = false;
-      return fail_request(connection, "it runs a kernel of its own, without an agent that could "
-                                      "start a command");
+      return fail_request(connection,
+                          "it runs a kernel of its own, without an agent that could "
+                          "start a command");
   }
   return false;
 }
@@ -217,9 +218,9 @@ void ControlServer::output_arrived() {
 
 void ControlServer::pass_input(Connection& connection) {
   const size_t taken = console_.input(connection.input);
-  connection.input.erase(connection.input.begin(),
-                         connection.input.begin() +
-                             static_cast<ptrdiff_t>(std::min(taken, connection.input.size())));
+  connection.input.erase(
+      connection.input.begin(),
+      connection.input.begin() + static_cast<ptrdiff_t>(std::min(taken, connection.input.size())));
 }
 
 void ControlServer::input_possible() {

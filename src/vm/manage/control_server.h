@@ -54,9 +54,9 @@ class ControlServer {
     Fd socket;
     bool waits_for_agent = false;
     bool is_viewer = false;
-    bool wants_room = false;            // its socket takes no more
-    uint64_t position = 0;              // of the console's output
-    std::vector<std::byte> input;       // that the guest has not taken yet
+    bool wants_room = false;       // its socket takes no more
+    uint64_t position = 0;         // of the console's output
+    std::vector<std::byte> input;  // that the guest has not taken yet
     uint32_t events = EPOLLIN;
   };
   using Connections = std::list<Connection>;

@@ -27,7 +27,8 @@ constexpr int kFolderFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 Result<void> check_folder(int folder, const std::string& path) {
   struct stat info {};
   if (::fstat(folder, &info) != 0) return fail_errno("{}", path);
-  if (info.st_uid != ::geteuid()) return fail("{}: belongs to another user (id {})", path, info.st_uid);
+  if (info.st_uid != ::geteuid())
+    return fail("{}: belongs to another user (id {})", path, info.st_uid);
   if ((info.st_mode & 077) != 0) {
     return fail("{}: others may use it (mode {:o}); it must have mode 700", path,
                 info.st_mode & 07777);
@@ -39,8 +40,7 @@ Fd share(const Fd& fd) { return Fd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); }
 
 bool is_folder_of_ours(const std::string& path) {
   struct stat info {};
-  return ::lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode) &&
-         info.st_uid == ::geteuid();
+  return ::lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid();
 }
 
 std::string default_path() {
@@ -54,7 +54,8 @@ std::string default_path() {
 
 // The entry's folder still is what stands there under that name: nobody has removed it meanwhile.
 bool is_in_place(int parent, const std::string& name, int folder, int lock) {
-  struct stat there {}, ours {}, lock_there {}, lock_ours {};
+  struct stat there {
+  }, ours{}, lock_there{}, lock_ours{};
   return ::fstatat(parent, name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
          ::fstat(folder, &ours) == 0 && there.st_ino == ours.st_ino &&
          there.st_dev == ours.st_dev &&
@@ -124,8 +125,8 @@ Result<void> RunEntry::publish(const VmInfo& info) const {
 }
 
 Result<Fd> RunEntry::open_log() const {
-  Fd file(::openat(folder_.get(), kLogFile,
-                   O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+  Fd file(::openat(folder_.get(), kLogFile, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
+                   0600));
   if (!file.is_open()) return fail_errno("--name {}", name_);
   return file;
 }

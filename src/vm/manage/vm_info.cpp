@@ -54,8 +54,7 @@ std::optional<VmInfo> parse_info(std::string_view text) {
       !take_number(json, "cpus", info.vcpus) ||
       !take_number(json, "memory_bytes", info.memory_bytes) ||
       !take_number(json, "started_at", info.started_at) ||
-      !take_flag(json, "agent", info.has_agent) ||
-      !take_flag(json, "detached", info.is_detached)) {
+      !take_flag(json, "agent", info.has_agent) || !take_flag(json, "detached", info.is_detached)) {
     return std::nullopt;
   }
   const auto command = json.find("command");

@@ -15,7 +15,7 @@ struct VmInfo {
   std::string accelerator;
   uint32_t vcpus = 0;
   uint64_t memory_bytes = 0;
-  int64_t started_at = 0;  // seconds since 1970
+  int64_t started_at = 0;            // seconds since 1970
   std::vector<std::string> command;  // empty: the guest's shell, or a kernel of the user's
   bool has_agent = false;
   bool is_detached = false;
