@@ -88,6 +88,10 @@ struct alignas(64) TranslatorState {
   void* translator = nullptr;  // the Translator
   const void* (*slow)(void* cpu, uint64_t site) = nullptr;
 
+  // The return stack (translator/return_stack.h) is the host's stack while translated code runs.
+  uint64_t return_top = 0;             // empty
+  uint64_t return_stack = 0;           // the stack pointer while it does not run
+  uint64_t host_stack = 0;             // and that of C++ while it does
   TranslatorTables* tables = nullptr;  // nullptr: there is no translator
   uint32_t filled[kFastTables] = {};   // used of FastTlb::filled
 };

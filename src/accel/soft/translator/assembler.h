@@ -91,6 +91,10 @@ class Assembler : public Xbyak::CodeGenerator {
     db(0x65);
     jmp(qword[Xbyak::RegExp(offset)]);
   }
+  void call_state(size_t offset) {
+    db(0x65);
+    CodeGenerator::call(qword[Xbyak::RegExp(offset)]);
+  }
   void pext_state(const Xbyak::Reg64& to, const Xbyak::Reg64& from, size_t mask_offset) {
     db(0x65);
     pext(to, from, at(mask_offset));
@@ -106,16 +110,17 @@ class Assembler : public Xbyak::CodeGenerator {
     db(0xe9);
     return placeholder();
   }
+  uint32_t call() {
+    db(0xe8);
+    return placeholder();
+  }
   uint32_t jump_if(unsigned condition) {
     db(0x0f);
     db(0x80 | condition);
     return placeholder();
   }
   void jump_to(uint32_t offset) { set_jump(jump(), offset); }
-  void call_to(uint32_t offset) {
-    db(0xe8);
-    set_jump(placeholder(), offset);
-  }
+  void call_to(uint32_t offset) { set_jump(call(), offset); }
   void set_jump(uint32_t at, uint32_t target) { put32(at, target - (at + 4)); }
   uint32_t get32(uint32_t at) const {
     uint32_t value;

@@ -186,6 +186,7 @@ void BlockTranslator::emit_cold() {
     code_.call_to(translator_.stubs_.fill[table][site.write ? 1 : 0]);
     code_.jump_to(site.retry);
   }
+  emit_cold_returns();
   for (const ColdExit& item : cold_exits_) {
     code_.set_jump(item.jump, code_.here());
     Exit& exit = translator_.exits_[item.exit];

@@ -75,6 +75,12 @@ class BlockTranslator {
     uint32_t site;
     Linear linear;
   };
+  // A return that does not match the return stack.
+  struct ColdReturn {
+    uint32_t jump;
+    uint32_t site;  // for where the jump table does not have it either
+    int bytes;      // popped off the guest's stack
+  };
   struct ColdExit {
     uint32_t jump;
     uint32_t exit;
@@ -175,22 +181,32 @@ class BlockTranslator {
 
   // parts (branches.cpp)
   bool target_of(const Item& item, uint64_t& target) const;
-  uint32_t new_exit(uint64_t target);
+  uint32_t new_exit(uint64_t target, bool after_call = false);
   void emit_exit(uint64_t target);
   void check_attention(const Item& item);
   bool load_target(const Item& item);
   void emit_jump_index();
   void look_up_target(const Item& item);
-  void push_constant(const Item& item, uint64_t value);
+  bool push_constant(const Item& item, uint64_t value);
+  void push_return_address(const Item& item);
 
   uint32_t new_site(const Item& item, SiteKind kind);
-  // A JRCXZ at `at` that must reach a jump to the site's cold code.
+  // A JRCXZ at `at` that must reach a jump to the site's cold code, or (site kNone) one that
+  // empties the return stack and comes back.
   struct Island {
     uint32_t at;
     uint32_t site;
   };
+  void jump_to_island_if_rcx_zero(uint32_t site);
   void emit_islands();
-  void go_on_if_rcx_zero(uint32_t site, const Linear& linear);
+  uint32_t go_on_if_rcx_zero();
+  void go_on_if_rcx_zero(uint32_t site, const Linear& linear) {
+    cold(go_on_if_rcx_zero(), site, linear);
+    emit_islands();
+  }
+  void check_return_stack();
+  void emit_landing(const Item& item);
+  void emit_cold_returns();
   void cold(uint32_t jump, uint32_t site, const Linear& linear) {
     cold_sites_.push_back({jump, site, linear});
   }
@@ -217,6 +233,7 @@ class BlockTranslator {
   uint8_t cached_ = kInMemory;
   std::vector<ColdSite> cold_sites_;
   std::vector<ColdExit> cold_exits_;
+  std::vector<ColdReturn> cold_returns_;
   std::vector<Island> islands_;
   std::vector<uint32_t> waiting_for_next_;  // sites whose `next` is the next item's code
 };

@@ -11,6 +11,8 @@ namespace regs = Xbyak::util;
 
 namespace {
 
+constexpr size_t kResetBytes = 14;  // of the code that empties the return stack and jumps
+
 bool is_canonical48(uint64_t linear) {
   return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
 }
@@ -25,37 +27,64 @@ bool BlockTranslator::target_of(const Item& item, uint64_t& target) const {
 
 void BlockTranslator::check_attention(const Item& item) {
   code_.load(regs::ecx, offsetof(Cpu, attention) + Attention::go_offset());
-  code_.db(0xe3);  // jrcxz, to a jump behind the instruction's code
-  code_.db(0);
-  islands_.push_back({code_.here() - 1, new_site(item, SiteKind::Attention)});
-}
-
-// Goes on when RCX is 0, else to the site's cold code.
-void BlockTranslator::go_on_if_rcx_zero(uint32_t site, const Linear& linear) {
-  constexpr size_t kJumpBytes = 5;
-  code_.db(0xe3);
-  code_.db(static_cast<int>(kJumpBytes * (1 + islands_.size())));
-  cold(code_.jump(), site, linear);
-  emit_islands();
+  jump_to_island_if_rcx_zero(new_site(item, SiteKind::Attention));
 }
 
 // JRCXZ reaches 127 bytes, so its target comes behind the next jump that is always taken.
+void BlockTranslator::jump_to_island_if_rcx_zero(uint32_t site) {
+  code_.db(0xe3);
+  code_.db(0);
+  islands_.push_back({code_.here() - 1, site});
+}
+
+// Goes on when RCX is 0, else at the place it gives, which is yet to be filled in. The islands must
+// be emitted right behind.
+uint32_t BlockTranslator::go_on_if_rcx_zero() {
+  constexpr size_t kJumpBytes = 5;
+  size_t bytes = kJumpBytes;
+  for (const Island& island : islands_) bytes += island.site != kNone ? kJumpBytes : kResetBytes;
+  code_.db(0xe3);
+  code_.db(static_cast<int>(bytes));
+  return code_.jump();
+}
+
 void BlockTranslator::emit_islands() {
   for (const Island& island : islands_) {
     const uint32_t distance = code_.here() - (island.at + 1);
     CHECK(distance < 128);
     code_.put8(island.at, static_cast<uint8_t>(distance));
-    cold(code_.jump(), island.site, {});
+    if (island.site != kNone) {
+      cold(code_.jump(), island.site, {});
+    } else {
+      const uint32_t start = code_.here();
+      code_.load(regs::rsp, TRAPEZE_STATE(return_top));
+      code_.jump_to(island.at + 1);
+      DCHECK(code_.here() - start == kResetBytes);
+    }
   }
   islands_.clear();
 }
 
-uint32_t BlockTranslator::new_exit(uint64_t target) {
+// Empties a full return stack.
+void BlockTranslator::check_return_stack() {
+  code_.movzx(regs::ecx, regs::sp);
+  jump_to_island_if_rcx_zero(kNone);
+}
+
+uint32_t BlockTranslator::new_exit(uint64_t target, bool after_call) {
   const auto number = static_cast<uint32_t>(translator_.exits_.size());
   Exit& exit = translator_.exits_.emplace_back();
   exit.target = target;
   exit.from = index_;
+  exit.after_call = after_call;
   return number;
+}
+
+// Where the host returns to: the guest's return address is on top still.
+void BlockTranslator::emit_landing(const Item& item) {
+  code_.lea(regs::rsp, code_.ptr[regs::rsp + 8]);
+  const uint32_t exit = new_exit(next_rip_of(item), true);
+  cold_exits_.push_back({code_.jump(), exit});
 }
 
 void BlockTranslator::emit_exit(uint64_t target) {
@@ -133,8 +162,11 @@ bool BlockTranslator::emit_call(const Item& item) {
   uint64_t target = 0;
   if (target_of(item, target)) {
     if (target <= rip_of(item)) check_attention(item);
-    push_constant(item, next_rip_of(item));
-    emit_exit(target);
+    check_return_stack();
+    push_return_address(item);
+    const uint32_t exit = new_exit(target);
+    cold_exits_.push_back({code_.call(), exit});
+    emit_landing(item);
     return true;
   }
   if (item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
@@ -143,25 +175,69 @@ bool BlockTranslator::emit_call(const Item& item) {
   emit_jump_index();
   code_.mov(Reg64(kScratch), code_.element(Reg64(kScratch), tables_.jumps.code));
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
-  push_constant(item, next_rip_of(item));
-  code_.jump_state(TRAPEZE_STATE(spare));
+  check_return_stack();
+  push_return_address(item);
+  code_.call_state(TRAPEZE_STATE(spare));
+  emit_landing(item);
   return true;
+}
+
+// To the guest's stack and to the return stack.
+void BlockTranslator::push_return_address(const Item& item) {
+  const uint64_t address = next_rip_of(item);
+  const bool is_short = push_constant(item, address);
+  if (is_short) {
+    code_.push(static_cast<uint32_t>(address));
+  } else {
+    code_.push(Reg64(kScratch));
+  }
 }
 
 bool BlockTranslator::emit_return(const Item& item) {
   if (item.zy.operand_width != 64 || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) {
     return false;
   }
+  const Reg64 address(kAddress), scratch(kScratch);
   check_attention(item);
-  const HostMemory memory = probe_stack(item, 4, 0, false);
-  code_.mov(Reg64(kAddress), code_.qword[host(memory)]);
-  look_up_target(item);
+  const HostMemory memory = probe_stack(item, kRspNumber, 0, false);
+  code_.mov(address, code_.qword[host(memory)]);
+  code_.mov(scratch, code_.ptr[regs::rsp + 8]);
+  code_.not_(scratch);
+  code_.lea(scratch, code_.ptr[address + scratch + 1]);
   const bool has_count = item.zy.operand_count_visible != 0;
   const int bytes = 8 + (has_count ? static_cast<int>(item.operands[0].imm.value.u & 0xffff) : 0);
+  const uint32_t site = new_site(item, SiteKind::Interpret);
+  cold_returns_.push_back({go_on_if_rcx_zero(), site, bytes});
+  emit_islands();
   code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + bytes]);
-  emit_jump_index();
-  code_.jmp(code_.element(Reg64(kScratch), tables_.jumps.code));
+  code_.ret();
   return true;
+}
+
+// R11: where to. Pops the frame that does not match, and looks in the jump table.
+void BlockTranslator::emit_cold_returns() {
+  const Reg64 address(kAddress), scratch(kScratch);
+  for (const ColdReturn& item : cold_returns_) {
+    code_.set_jump(item.jump, code_.here());
+    Xbyak::Label empty, popped, found;
+    code_.lea(regs::rsp, code_.ptr[regs::rsp + static_cast<int>(ReturnStack::kFrameBytes)]);
+    code_.movzx(regs::ecx, regs::sp);
+    code_.jrcxz(empty);
+    code_.jmp(popped, Assembler::T_SHORT);
+    code_.L(empty);
+    code_.load(regs::rsp, TRAPEZE_STATE(return_top));
+    code_.L(popped);
+    emit_jump_index();
+    code_.mov(scratch, code_.element(scratch, tables_.jumps.minus_linear));
+    code_.lea(scratch, code_.ptr[address + scratch]);
+    code_.jrcxz(found);
+    code_.store_imm32(TRAPEZE_STATE(site), item.site);
+    code_.jump_to(translator_.stubs_.slow);
+    code_.L(found);
+    code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + item.bytes]);
+    emit_jump_index();
+    code_.jmp(code_.element(scratch, tables_.jumps.code));
+  }
 }
 
 }  // namespace trapeze::soft

@@ -218,10 +218,12 @@ void BlockTranslator::emit_lea(const Item& item) {
   }
 }
 
-void BlockTranslator::push_constant(const Item& item, uint64_t value) {
+// True when the value is one of 32 bits that is sign-extended; else RCX has it.
+bool BlockTranslator::push_constant(const Item& item, uint64_t value) {
   HostMemory memory = probe_stack(item, 4, -8, true);
   const auto low = static_cast<int32_t>(value);
-  if (static_cast<uint64_t>(static_cast<int64_t>(low)) == value) {
+  const bool is_short = static_cast<uint64_t>(static_cast<int64_t>(low)) == value;
+  if (is_short) {
     code_.mov(code_.qword[host(memory)], low);
   } else {
     memory = free_scratch(memory);
@@ -229,6 +231,7 @@ void BlockTranslator::push_constant(const Item& item, uint64_t value) {
     code_.mov(code_.qword[host(memory)], Reg64(kScratch));
   }
   code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) - 8]);
+  return is_short;
 }
 
 bool BlockTranslator::emit_push(const Item& item) {

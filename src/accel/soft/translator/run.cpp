@@ -10,8 +10,6 @@
 namespace trapeze::soft {
 namespace {
 
-constexpr uint64_t kLeftBySite = 0xffff'ffff;  // a 32-bit store makes the number
-
 // Ends what the interpreter is given to run.
 void resume_handler(Cpu& cpu, const Insn*) { cpu.translator.resumed = 1; }
 
@@ -25,7 +23,7 @@ bool Translator::run(Cpu& cpu, const void* code) {
   for (;;) {
     ++stats_.enters;
     const uint64_t number = stubs_.enter(&cpu, code);
-    if (number == kLeftBySite) {
+    if (number == kLeftByStub) {
       const bool interpret = interpret_block_;
       interpret_block_ = false;
       return interpret;
@@ -58,7 +56,7 @@ bool Translator::run(Cpu& cpu, const void* code) {
 const void* Translator::slow_entry(void* cpu_pointer, uint64_t number) {
   Cpu& cpu = *static_cast<Cpu*>(cpu_pointer);
   auto& self = *static_cast<Translator*>(cpu.translator.translator);
-  cpu.translator.site = kLeftBySite;
+  cpu.translator.site = kLeftByStub;
   return self.slow(cpu, self.sites_[number]);
 }
 

@@ -12,6 +12,8 @@ namespace regs = Xbyak::util;
 
 constexpr int kSavedByCaller[] = {3, 5, 12, 13, 14, 15};  // RBX RBP R12..R15 of System V
 
+static_assert(kLeftByStub <= 0xffff'ffff);  // a 32-bit store makes it
+
 size_t xmm_offset(unsigned n) { return offsetof(Cpu, fpu) + offsetof(FpuState, xmm) + n * 16; }
 
 void save_guest(Assembler& code) {
@@ -155,6 +157,12 @@ class FillStub {
   Xbyak::Label give_up_;
 };
 
+// Between the stack of C++ and the return stack.
+void to_host_stack(Assembler& code) {
+  code.store(TRAPEZE_STATE(return_stack), regs::rsp);
+  code.load(regs::rsp, TRAPEZE_STATE(host_stack));
+}
+
 void leave(Assembler& code) {
   code.load(regs::rax, TRAPEZE_STATE(site));
   code.add(regs::rsp, 8);
@@ -170,21 +178,28 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTa
   for (const int reg : kSavedByCaller) code.push(Reg64(reg));
   code.sub(regs::rsp, 8);  // aligned as calls want it
   code.store(TRAPEZE_STATE(target), regs::rsi);
+  code.store(TRAPEZE_STATE(host_stack), regs::rsp);
+  code.load(regs::rsp, TRAPEZE_STATE(return_stack));
   load_guest(code);
   code.jump_state(TRAPEZE_STATE(target));
 
+  stubs.bottom = code.here();
+  code.store(offsetof(Cpu, rip), regs::r11);
+  code.load(regs::rsp, TRAPEZE_STATE(return_top));
+  code.store_imm32(TRAPEZE_STATE(site), kLeftByStub);
   stubs.exit = code.here();
   save_guest(code);
+  to_host_stack(code);
   leave(code);
 
   stubs.slow = code.here();
   code.store(TRAPEZE_STATE(linear), regs::r11);
   save_guest(code);
+  to_host_stack(code);
   Xbyak::Label leave_label, no_sse;
   code.load(regs::rdi, TRAPEZE_STATE(cpu));
   code.load(regs::rsi, TRAPEZE_STATE(site));
-  code.db(0x65);
-  code.call(code.qword[Xbyak::RegExp(TRAPEZE_STATE(slow))]);
+  code.call_state(TRAPEZE_STATE(slow));
   code.test(regs::rax, regs::rax);
   code.jz(leave_label, Assembler::T_NEAR);
   code.store(TRAPEZE_STATE(target), regs::rax);
@@ -197,6 +212,7 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTa
   }
   code.store_imm32(TRAPEZE_STATE(sse_absent), 0);
   code.L(no_sse);
+  code.load(regs::rsp, TRAPEZE_STATE(return_stack));
   load_guest(code);
   code.jump_state(TRAPEZE_STATE(target));
   code.L(leave_label);

@@ -8,6 +8,9 @@
 
 namespace trapeze::soft {
 
+// What Cpu::translator.site holds when no exit was taken.
+inline constexpr uint32_t kLeftByStub = 0xffff'ffff;
+
 struct Stubs {
   // Loads the guest's state and jumps to `code`; returns Cpu::translator.site of whoever left.
   // The GS base must be &cpu.
@@ -16,6 +19,8 @@ struct Stubs {
   // Called where a probe missed: copies the TLB's entry to the inline one and returns, or goes to
   // `slow`. By table, then read or write.
   uint32_t fill[kFastTables][2] = {};
+  // Where a return goes that matches the bottom of the return stack: on at R11, through C++.
+  uint32_t bottom = 0;
   uint32_t slow = 0;  // saves it and asks Cpu::translator.slow how to go on: at an address, or null
 };
 

@@ -38,6 +38,7 @@ struct Exit {
   uint32_t unlinked = 0;  // where that jump leads when not linked
   uint32_t next_incoming = kNone;
   uint32_t linked = kNone;  // translation
+  bool after_call = false;  // much may have happened since the tag was checked
 };
 
 enum class SiteKind : uint8_t {

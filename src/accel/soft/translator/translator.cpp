@@ -15,21 +15,24 @@ Result<std::unique_ptr<Translator>> Translator::create(Cpu& cpu, BlockCache& blo
                                                        const CpuModel& model) {
   auto buffer = TRY(CodeBuffer::create(kBufferBytes));
   auto tables = TRY(TablesMemory::create(cpu));
+  auto returns = TRY(ReturnStack::create());
   return std::unique_ptr<Translator>(
-      new Translator(cpu, blocks, model, std::move(buffer), std::move(tables)));
+      new Translator(cpu, blocks, model, std::move(buffer), std::move(tables), std::move(returns)));
 }
 
 Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer,
-                       std::unique_ptr<TablesMemory> tables)
+                       std::unique_ptr<TablesMemory> tables, ReturnStack returns)
     : cpu_(cpu),
       blocks_(blocks),
       decoder_(model),
       buffer_(std::move(buffer)),
       tables_(std::move(tables)),
+      returns_(std::move(returns)),
       code_({buffer_.write_base(), buffer_.size()}) {
   stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables);
   CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
   code_start_ = code_.here();
+  returns_.reset(cpu.translator, address(stubs_.bottom));
   cpu.translator.cpu = &cpu;
   cpu.translator.translator = this;
   cpu.translator.slow = &slow_entry;
@@ -176,7 +179,7 @@ void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
   if (exit.linked != kNone || from.dead) return;
   // Where the tag that was good for `from` is good for `to`. The linear page alone does not tell:
   // the jump table may hold code of another address space, or for another table.
-  const bool same_page = (from.linear ^ to.linear) / kPageSize == 0 &&
+  const bool same_page = !exit.after_call && (from.linear ^ to.linear) / kPageSize == 0 &&
                          (from.gpa ^ to.gpa) / kPageSize == 0 && from.table == to.table &&
                          !from.crosses && !to.crosses;
   const uint32_t body = from.uses_sse ? to.live_body : to.body;
@@ -236,6 +239,7 @@ void Translator::flush(Cpu& cpu) {
   by_entry_.clear();
   by_page_.clear();
   clear_jumps(cpu.translator.tables->jumps);
+  returns_.reset(cpu.translator, address(stubs_.bottom));
   code_.restart(code_start_);
 }
 

@@ -11,6 +11,7 @@
 #include "accel/soft/cache/block_cache.h"
 #include "accel/soft/translator/assembler.h"
 #include "accel/soft/translator/code_buffer.h"
+#include "accel/soft/translator/return_stack.h"
 #include "accel/soft/translator/stubs.h"
 #include "accel/soft/translator/tables.h"
 #include "accel/soft/translator/translation.h"
@@ -66,7 +67,7 @@ class Translator final : public CodeListener {
   static constexpr size_t kRoomForBlock = size_t{32} << 10;
 
   Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer,
-             std::unique_ptr<TablesMemory> tables);
+             std::unique_ptr<TablesMemory> tables, ReturnStack returns);
 
   static const void* slow_entry(void* cpu, uint64_t site);
   const void* slow(Cpu& cpu, const Site& site);
@@ -89,6 +90,7 @@ class Translator final : public CodeListener {
   const Decoder decoder_;
   CodeBuffer buffer_;
   const std::unique_ptr<TablesMemory> tables_;
+  ReturnStack returns_;
   Assembler code_;
   Stubs stubs_;
   uint32_t code_start_ = 0;  // behind the stubs
