@@ -79,6 +79,11 @@ Block* BlockCache::find_slowly(Cpu& cpu, uint64_t linear, uint64_t tag) {
   return block;
 }
 
+unsigned BlockCache::heat_at(uint64_t gpa, CodeSize size) const {
+  const auto found = by_address_.find(address_key(gpa, size));
+  return found != by_address_.end() && !found->second->stale ? found->second->heat : 0;
+}
+
 bool BlockCache::is_current(Cpu& cpu, const Block& block, uint64_t linear, uint64_t tag) {
   if (block.stale) return false;
   if (!block.checked) return true;

@@ -111,6 +111,8 @@ class BlockCache final : public CodeOwner {
 
   // For a block with `checked` set.
   const BlockCheck& check(const Block& block) const { return checks_.at(&block); }
+  // How often the block at `gpa` was run, as far as that is counted; 0 when there is none.
+  unsigned heat_at(uint64_t gpa, CodeSize size) const;
   // Guest physical address of the code byte at `linear`; false with a fault pending.
   bool translate(Cpu& cpu, uint64_t linear, uint64_t tag, uint64_t& gpa);
 

@@ -23,29 +23,70 @@ BlockTranslator::BlockTranslator(Translator& translator, Translation& translatio
       index_(index) {}
 
 bool BlockTranslator::decode(const Block& block, std::span<const uint8_t> bytes) {
-  items_.reserve(block.count);
+  items_.reserve(BlockCache::kMaxBlockInsns);
   for (unsigned i = 0; i < block.count; ++i) {
     const Insn& insn = block.insns[i];
-    Item& item = items_.emplace_back();
-    item.insn = insn;
-    item.form = Form::Interpret;
     if (insn.start + insn.length > bytes.size()) return false;
-    item.bytes = bytes.subspan(insn.start, insn.length);
+    const std::span<const uint8_t> here = bytes.subspan(insn.start, insn.length);
     Decoded decoded;
     const DecodeStatus status =
-        translator_.decoder_.decode(block.code_size, item.bytes, insn.start, decoded);
-    if (status != DecodeStatus::Ok) continue;  // the interpreter raises what is due
-    if (decoded.insn.length != insn.length || decoded.insn.mnemonic != insn.mnemonic) return false;
-    item.zy = decoded.zy;
-    std::copy(std::begin(decoded.operands), std::end(decoded.operands), item.operands);
-    if (insn.run == exec::undefined_opcode() ||
-        decoded.zy.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
-      continue;
-    item.form = form_of(decoded.zy);
-    open_ended_ = i + 1 == block.count && !ends_block(decoded);
-    if (uses_sse_state(decoded.zy)) translation_.uses_sse = true;
+        translator_.decoder_.decode(block.code_size, here, insn.start, decoded);
+    if (status == DecodeStatus::Ok &&
+        (decoded.insn.length != insn.length || decoded.insn.mnemonic != insn.mnemonic)) {
+      return false;
+    }
+    if (status == DecodeStatus::Ok) {
+      decoded.insn = insn;
+      add(decoded, here);
+    } else {  // the interpreter raises what is due
+      Item& item = items_.emplace_back();
+      item.insn = insn;
+      item.form = Form::Interpret;
+      open_ended_ = false;
+    }
   }
   return true;
+}
+
+void BlockTranslator::add(const Decoded& decoded, std::span<const uint8_t> bytes) {
+  Item& item = items_.emplace_back();
+  item.insn = decoded.insn;
+  item.bytes = bytes;
+  item.zy = decoded.zy;
+  std::copy(std::begin(decoded.operands), std::end(decoded.operands), item.operands);
+  item.form = Form::Interpret;
+  if (item.insn.run != exec::undefined_opcode() &&
+      decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+    item.form = form_of(decoded.zy);
+    if (uses_sse_state(decoded.zy)) translation_.uses_sse = true;
+  }
+  open_ended_ = !ends_block(decoded);
+}
+
+uint16_t BlockTranslator::may_extend() const {
+  if (translation_.crosses || items_.empty()) return 0;
+  const Item& last = items_.back();
+  uint64_t target = 0;
+  if (last.form != Form::JumpIf || !target_of(last, target) || target <= rip_of(last)) return 0;
+  return static_cast<uint16_t>(last.insn.start + last.insn.length);
+}
+
+bool BlockTranslator::extend(std::span<const uint8_t> bytes) {
+  uint16_t at = may_extend();
+  while (items_.size() < BlockCache::kMaxBlockInsns) {
+    Decoded decoded;
+    const DecodeStatus status =
+        translator_.decoder_.decode(CodeSize::Code64, bytes.subspan(at), at, decoded);
+    if (status != DecodeStatus::Ok) return false;
+    // A check at the entry loads the XMM registers: not for code that may not be reached.
+    if (uses_sse_state(decoded.zy) && !translation_.uses_sse) return false;
+    bind(decoded, translator_.model_);
+    const unsigned length = decoded.insn.length;
+    add(decoded, bytes.subspan(at, length));
+    at = static_cast<uint16_t>(at + length);
+    if (!open_ended_) return true;
+  }
+  return false;
 }
 
 void BlockTranslator::emit() {
@@ -76,6 +117,7 @@ void BlockTranslator::emit() {
     next_item_is_here();
     emit_item(items_[i]);
     if (places_[i].group != kNone && groups_[places_[i].group].last == i) {
+      settle_rsp();
       groups_[places_[i].group].after = code_.here();
     }
   }
@@ -95,6 +137,7 @@ void BlockTranslator::next_item_is_here() {
 
 void BlockTranslator::emit_item(const Item& item) {
   bool done = false;
+  if (pending_rsp_ != 0 && uses_rsp(item)) settle_rsp();
   if (item.form != Form::Plain && item.form != Form::Nothing) cached_ = kInMemory;
   switch (item.form) {
     case Form::Interpret:

@@ -18,6 +18,12 @@ class BlockTranslator {
 
   // `bytes`: the block's. False when they no longer are what `block` was decoded from.
   bool decode(const Block& block, std::span<const uint8_t> bytes);
+  // The offset behind the last instruction, when the code there could be part of this translation:
+  // where a conditional jump forwards is not taken. Else 0.
+  uint16_t may_extend() const;
+  // Adds the instructions there, up to the next that ends a block. `bytes`: from the translation's
+  // first one. False when nothing can follow.
+  bool extend(std::span<const uint8_t> bytes);
   // Emits the code at the assembler's position.
   void emit();
 
@@ -106,6 +112,8 @@ class BlockTranslator {
     bool high_byte = false;
   };
 
+  void add(const Decoded& decoded, std::span<const uint8_t> bytes);
+
   // groups (groups.cpp)
   void plan_groups();
   static bool must_be_aligned(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand& memory);
@@ -120,6 +128,10 @@ class BlockTranslator {
   const Place* place_of(const Item& item) const;
   uint32_t group_of(const Item& item) const;
   void emit_ungrouped();
+  bool is_in_group(const Item& item) const { return use_groups_ && group_of(item) != kNone; }
+  void move_rsp(const Item& item, int by);
+  void settle_rsp();
+  bool uses_rsp(const Item& item) const;
   void next_item_is_here();
 
   // items
@@ -204,7 +216,7 @@ class BlockTranslator {
     cold(go_on_if_rcx_zero(), site, linear);
     emit_islands();
   }
-  void check_return_stack();
+  void check_return_stack(const Item& item);
   void emit_landing(const Item& item);
   void emit_cold_returns();
   void cold(uint32_t jump, uint32_t site, const Linear& linear) {
@@ -228,6 +240,7 @@ class BlockTranslator {
   std::vector<Group> groups_;
   std::vector<Place> places_;  // of each item
   bool use_groups_ = true;
+  int pending_rsp_ = 0;  // to be added to RSP: inside a group nothing looks at it
   // The guest register that RCX holds a copy of; kInMemory: none. Only from one register-only
   // instruction to the next: everything else uses RCX.
   uint8_t cached_ = kInMemory;

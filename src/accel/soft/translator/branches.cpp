@@ -1,5 +1,6 @@
 // Control transfers. A loop of translated blocks always passes a look at Cpu::attention: before
-// direct branches backwards, and before indirect ones.
+// direct jumps backwards, and before indirect jumps and returns. One of calls alone fills the
+// return stack, and leaves.
 #include "accel/soft/translator/block_translator.h"
 #include "accel/soft/translator/registers.h"
 #include "base/check.h"
@@ -10,8 +11,6 @@ using Xbyak::Reg64;
 namespace regs = Xbyak::util;
 
 namespace {
-
-constexpr size_t kResetBytes = 14;  // of the code that empties the return stack and jumps
 
 bool is_canonical48(uint64_t linear) {
   return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
@@ -41,10 +40,8 @@ void BlockTranslator::jump_to_island_if_rcx_zero(uint32_t site) {
 // be emitted right behind.
 uint32_t BlockTranslator::go_on_if_rcx_zero() {
   constexpr size_t kJumpBytes = 5;
-  size_t bytes = kJumpBytes;
-  for (const Island& island : islands_) bytes += island.site != kNone ? kJumpBytes : kResetBytes;
   code_.db(0xe3);
-  code_.db(static_cast<int>(bytes));
+  code_.db(static_cast<int>(kJumpBytes * (1 + islands_.size())));
   return code_.jump();
 }
 
@@ -53,22 +50,15 @@ void BlockTranslator::emit_islands() {
     const uint32_t distance = code_.here() - (island.at + 1);
     CHECK(distance < 128);
     code_.put8(island.at, static_cast<uint8_t>(distance));
-    if (island.site != kNone) {
-      cold(code_.jump(), island.site, {});
-    } else {
-      const uint32_t start = code_.here();
-      code_.load(regs::rsp, TRAPEZE_STATE(return_top));
-      code_.jump_to(island.at + 1);
-      DCHECK(code_.here() - start == kResetBytes);
-    }
+    cold(code_.jump(), island.site, {});
   }
   islands_.clear();
 }
 
-// Empties a full return stack.
-void BlockTranslator::check_return_stack() {
+// Leaves before the instruction when the return stack is full.
+void BlockTranslator::check_return_stack(const Item& item) {
   code_.movzx(regs::ecx, regs::sp);
-  jump_to_island_if_rcx_zero(kNone);
+  jump_to_island_if_rcx_zero(new_site(item, SiteKind::ReturnStackFull));
 }
 
 uint32_t BlockTranslator::new_exit(uint64_t target, bool after_call) {
@@ -101,7 +91,7 @@ void BlockTranslator::emit_jump_if(const Item& item) {
   if (target <= rip_of(item)) check_attention(item);
   const uint32_t exit = new_exit(target);
   cold_exits_.push_back({code_.jump_if(item.zy.opcode & 15U), exit});
-  emit_exit(next_rip_of(item));
+  if (&item == &items_.back()) emit_exit(next_rip_of(item));
 }
 
 bool BlockTranslator::emit_jump(const Item& item) {
@@ -161,8 +151,7 @@ void BlockTranslator::look_up_target(const Item& item) {
 bool BlockTranslator::emit_call(const Item& item) {
   uint64_t target = 0;
   if (target_of(item, target)) {
-    if (target <= rip_of(item)) check_attention(item);
-    check_return_stack();
+    check_return_stack(item);
     push_return_address(item);
     const uint32_t exit = new_exit(target);
     cold_exits_.push_back({code_.call(), exit});
@@ -175,7 +164,7 @@ bool BlockTranslator::emit_call(const Item& item) {
   emit_jump_index();
   code_.mov(Reg64(kScratch), code_.element(Reg64(kScratch), tables_.jumps.code));
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
-  check_return_stack();
+  check_return_stack(item);
   push_return_address(item);
   code_.call_state(TRAPEZE_STATE(spare));
   emit_landing(item);
@@ -186,6 +175,7 @@ bool BlockTranslator::emit_call(const Item& item) {
 void BlockTranslator::push_return_address(const Item& item) {
   const uint64_t address = next_rip_of(item);
   const bool is_short = push_constant(item, address);
+  settle_rsp();
   if (is_short) {
     code_.push(static_cast<uint32_t>(address));
   } else {

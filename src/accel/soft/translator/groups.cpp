@@ -240,6 +240,38 @@ HostMemory BlockTranslator::group_access(const Item& item) {
   return {kAddress, kNoIndex, place.disp - group.low};
 }
 
+// RSP changes by pushes and pops. Inside a group accesses do not need it, and nothing can go wrong:
+// one LEA does for several.
+void BlockTranslator::move_rsp(const Item& item, int by) {
+  pending_rsp_ += by;
+  if (!is_in_group(item)) settle_rsp();
+}
+
+void BlockTranslator::settle_rsp() {
+  if (pending_rsp_ == 0) return;
+  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + pending_rsp_]);
+  pending_rsp_ = 0;
+}
+
+// True when the item needs the current RSP, inside a group.
+bool BlockTranslator::uses_rsp(const Item& item) const {
+  const bool moves_only = item.form == Form::Push || item.form == Form::Pop;
+  const bool may_do_without = moves_only || item.form == Form::Plain ||
+                              item.form == Form::Nothing || item.form == Form::Lea;
+  if (!may_do_without) return true;
+  const auto is_rsp = [](ZydisRegister reg) {
+    return reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_R15 && gpr_slot(reg) / 8 == kRspNumber;
+  };
+  for (unsigned i = 0; i < item.zy.operand_count_visible; ++i) {
+    const ZydisDecodedOperand& operand = item.operands[i];
+    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && is_rsp(operand.reg.value)) return true;
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+    if (item.form == Form::Lea && (is_rsp(operand.mem.base) || is_rsp(operand.mem.index)))
+      return true;
+  }
+  return false;
+}
+
 // The items of each group one by one, for when its probe fails.
 void BlockTranslator::emit_ungrouped() {
   use_groups_ = false;

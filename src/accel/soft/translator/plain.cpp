@@ -230,7 +230,7 @@ bool BlockTranslator::push_constant(const Item& item, uint64_t value) {
     code_.mov(Reg64(kScratch), value);
     code_.mov(code_.qword[host(memory)], Reg64(kScratch));
   }
-  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) - 8]);
+  move_rsp(item, -8);
   return is_short;
 }
 
@@ -253,7 +253,7 @@ bool BlockTranslator::emit_push(const Item& item) {
   } else {
     code_.mov(code_.qword[host(memory)], Reg64(kHostRegister[guest]));
   }
-  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) - 8]);
+  move_rsp(item, -8);
   return true;
 }
 
@@ -274,7 +274,7 @@ bool BlockTranslator::emit_pop(const Item& item) {
   } else {
     code_.mov(Reg64(kHostRegister[guest]), code_.qword[host(memory)]);
   }
-  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + 8]);
+  move_rsp(item, 8);
   return true;
 }
 

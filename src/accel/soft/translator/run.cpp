@@ -69,6 +69,10 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
       if (cpu.attention.load(std::memory_order_relaxed) == 0) cpu.attention.refresh();
       cpu.rip = linear + site.insn.start;
       return nullptr;
+    case SiteKind::ReturnStackFull:
+      cpu.translator.return_stack = cpu.translator.return_top;
+      cpu.rip = linear + site.insn.start;
+      return nullptr;
     case SiteKind::Entry: {
       ++stats_.exits_tag;
       cpu.rip = linear;

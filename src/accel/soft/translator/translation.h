@@ -42,11 +42,12 @@ struct Exit {
 };
 
 enum class SiteKind : uint8_t {
-  Memory,     // a probe missed: fill the TLB and try again, or interpret
-  Interpret,  // one instruction for the interpreter
-  Attention,  // Cpu::attention is not 0: leave before this instruction
-  Entry,      // the tag is not the one expected: look up again
-  Sse,        // load the XMM registers, if the guest may use them
+  Memory,           // a probe missed: fill the TLB and try again, or interpret
+  Interpret,        // one instruction for the interpreter
+  ReturnStackFull,  // empty it, and leave before this instruction
+  Attention,        // Cpu::attention is not 0: leave before this instruction
+  Entry,            // the tag is not the one expected: look up again
+  Sse,              // load the XMM registers, if the guest may use them
 };
 
 // A place where translated code asks C++.

@@ -25,6 +25,7 @@ Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, Code
     : cpu_(cpu),
       blocks_(blocks),
       decoder_(model),
+      model_(model),
       buffer_(std::move(buffer)),
       tables_(std::move(tables)),
       returns_(std::move(returns)),
@@ -133,6 +134,24 @@ const void* Translator::publish(Cpu& cpu, uint32_t index) {
   return address(translation.entry);
 }
 
+// Takes in what follows conditional jumps that are often not taken. All of it is on the page, and
+// within what was marked as code when the block was decoded.
+void Translator::extend(BlockTranslator& emitter, const Block& block, std::span<uint8_t> bytes) {
+  if (block.crosses) return;
+  const uint64_t room = std::min<uint64_t>(bytes.size(), kPageSize - block.gpa % kPageSize);
+  bool is_read = false;
+  for (uint16_t at = emitter.may_extend(); at != 0 && at < room; at = emitter.may_extend()) {
+    if (blocks_.heat_at(block.gpa + at, CodeSize::Code64) < threshold_ / kExtendHeat) return;
+    const std::span rest = bytes.subspan(block.size_bytes, room - block.size_bytes);
+    if (!is_read &&
+        !cpu_.env->memory->read(Gpa{block.gpa + block.size_bytes}, std::as_writable_bytes(rest))) {
+      return;
+    }
+    is_read = true;
+    if (!emitter.extend(bytes.first(room))) return;
+  }
+}
+
 uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   if (code_.here() + kRoomForBlock > buffer_.size()) flush(cpu);
   uint8_t bytes[BlockCache::kMaxBlockInsns * 15];
@@ -156,6 +175,7 @@ uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   const auto index = static_cast<uint32_t>(translations_.size());
   BlockTranslator emitter(*this, translation, index);
   if (!emitter.decode(block, std::span(bytes, block.size_bytes))) return kNone;
+  extend(emitter, block, bytes);
   emitter.emit();
   CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
 

@@ -18,6 +18,8 @@
 
 namespace trapeze::soft {
 
+class BlockTranslator;
+
 class Translator final : public CodeListener {
  public:
   // True when this host has what translated code needs: BMI2 with a fast PEXT, and GS base
@@ -63,6 +65,7 @@ class Translator final : public CodeListener {
  private:
   friend class BlockTranslator;
   static constexpr uint16_t kHot = 16;
+  static constexpr uint16_t kExtendHeat = 4;  // code is taken in that ran a fourth as often
   static constexpr size_t kBufferBytes = size_t{32} << 20;
   static constexpr size_t kRoomForBlock = size_t{32} << 10;
 
@@ -78,6 +81,7 @@ class Translator final : public CodeListener {
   const void* address(uint32_t offset) const { return buffer_.exec_base() + offset; }
   uint32_t find_translation(const Cpu& cpu, uint64_t gpa) const;
   uint32_t translate(Cpu& cpu, const Block& block);
+  void extend(BlockTranslator& emitter, const Block& block, std::span<uint8_t> bytes);
   bool is_valid_crossing(Cpu& cpu, const Translation& translation);
   const void* publish(Cpu& cpu, uint32_t index);
   void link(Exit& exit, uint32_t number, uint32_t target);
@@ -88,6 +92,7 @@ class Translator final : public CodeListener {
   Cpu& cpu_;
   BlockCache& blocks_;
   const Decoder decoder_;
+  const CpuModel& model_;
   CodeBuffer buffer_;
   const std::unique_ptr<TablesMemory> tables_;
   ReturnStack returns_;
