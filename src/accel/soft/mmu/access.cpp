@@ -52,7 +52,7 @@ void fill_tlb(Cpu& cpu, Tlb& tlb, uint64_t linear, const Translation& translatio
   entry.addend = reinterpret_cast<uint64_t>(host) - page;
   entry.frame = frame | (translation.global ? 1U : 0U) | (translation.large ? 2U : 0U);
   if (translation.large) tlb.large_regions |= Tlb::region(page);
-  tlb.any_local |= !translation.global;
+  if (!translation.global) tlb.note_local(page);
 }
 
 bool translate_piece(Cpu& cpu, Tlb& tlb, uint64_t linear, unsigned size, WalkRequest request,

@@ -16,15 +16,7 @@ constexpr uint64_t kFrameGlobal = 1, kFrameLarge = 2;
 void clear(Tlb& tlb) {
   std::fill(std::begin(tlb.entries), std::end(tlb.entries), TlbEntry{});
   tlb.large_regions = 0;
-  tlb.any_local = false;
-}
-
-void clear_local(Tlb& tlb) {
-  if (!tlb.any_local) return;
-  for (TlbEntry& entry : tlb.entries) {
-    if ((entry.frame & kFrameGlobal) == 0) entry = TlbEntry{};
-  }
-  tlb.any_local = false;
+  tlb.local_count = 0;
 }
 
 void clear_page(Tlb& tlb, uint64_t linear) {
@@ -87,8 +79,20 @@ void clear_space(Cpu& cpu, AddressSpace& space) {
 }
 
 void drop_local_supervisor(Cpu& cpu) {
-  if (cpu.tlbs->supervisor.any_local) clear_fast(cpu, FastTable::Supervisor);
-  clear_local(cpu.tlbs->supervisor);
+  Tlb& tlb = cpu.tlbs->supervisor;
+  const auto drop = [](TlbEntry& entry) {
+    if ((entry.frame & kFrameGlobal) == 0) entry = TlbEntry{};
+  };
+  if (tlb.local_count > Tlb::kMaxLocal) {
+    for (TlbEntry& entry : tlb.entries) drop(entry);
+    clear_fast(cpu, FastTable::Supervisor);
+  } else {
+    for (const uint64_t page : std::span(tlb.local_pages, tlb.local_count)) {
+      drop(tlb.entry(page));
+      soft::clear_fast_page(cpu, FastTable::Supervisor, page, false);
+    }
+  }
+  tlb.local_count = 0;
   if (cpu.tlbs->local_supervisor_code) new_supervisor_code_epoch(cpu);
 }
 

@@ -31,7 +31,16 @@ struct TlbEntry {
 struct Tlb {
   TlbEntry entries[kTlbEntries];
   uint64_t large_regions = 0;  // bit (GiB number % 64): some entry there is part of a large page
-  bool any_local = false;      // some entry is not global
+  // Pages whose translations are not global, so that dropping them need not look at all entries;
+  // more than kMaxLocal: not all are listed.
+  static constexpr unsigned kMaxLocal = 64;
+  unsigned local_count = 0;
+  uint64_t local_pages[kMaxLocal];
+
+  void note_local(uint64_t page) {
+    if (local_count < kMaxLocal) local_pages[local_count] = page;
+    if (local_count <= kMaxLocal) ++local_count;
+  }
 
   static uint64_t region(uint64_t linear) { return uint64_t{1} << (linear / GiB % 64); }
   bool may_have_large(uint64_t linear) const { return (large_regions & region(linear)) != 0; }

@@ -153,7 +153,9 @@ void Translator::extend(BlockTranslator& emitter, const Block& block, std::span<
 }
 
 uint32_t Translator::translate(Cpu& cpu, const Block& block) {
-  if (code_.here() + kRoomForBlock > buffer_.size()) flush(cpu);
+  const bool is_full =
+      code_.here() + kRoomForBlock > kColdStart || cold_here_ + kRoomForBlock > buffer_.size();
+  if (is_full) flush(cpu);
   uint8_t bytes[BlockCache::kMaxBlockInsns * 15];
   const uint64_t on_first = std::min<uint64_t>(block.size_bytes, kPageSize - block.gpa % kPageSize);
   const GuestMemory& memory = *cpu.env->memory;
@@ -171,7 +173,7 @@ uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   translation.crosses = block.crosses;
 
   const uint32_t start = code_.here();
-  code_.restart(start);
+  const uint32_t cold_start = cold_here_;
   const auto index = static_cast<uint32_t>(translations_.size());
   BlockTranslator emitter(*this, translation, index);
   if (!emitter.decode(block, std::span(bytes, block.size_bytes))) return kNone;
@@ -187,7 +189,7 @@ uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   by_page_[block.gpa / kPageSize].push_back(index);
   if (block.crosses) by_page_[translation.next_gpa / kPageSize].push_back(index);
   ++stats_.blocks;
-  stats_.code_bytes += code_.here() - start;
+  stats_.code_bytes += code_.here() - start + cold_here_ - cold_start;
   return index;
 }
 
@@ -261,6 +263,7 @@ void Translator::flush(Cpu& cpu) {
   clear_jumps(cpu.translator.tables->jumps);
   returns_.reset(cpu.translator, address(stubs_.bottom));
   code_.restart(code_start_);
+  cold_here_ = kColdStart;
 }
 
 }  // namespace trapeze::soft

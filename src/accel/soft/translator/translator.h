@@ -66,7 +66,9 @@ class Translator final : public CodeListener {
   friend class BlockTranslator;
   static constexpr uint16_t kHot = 16;
   static constexpr uint16_t kExtendHeat = 4;  // code is taken in that ran a fourth as often
+  // What runs seldom goes to the buffer's second half: the first is denser for it.
   static constexpr size_t kBufferBytes = size_t{32} << 20;
+  static constexpr uint32_t kColdStart = kBufferBytes / 2;
   static constexpr size_t kRoomForBlock = size_t{32} << 10;
 
   Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, CodeBuffer buffer,
@@ -99,6 +101,7 @@ class Translator final : public CodeListener {
   Assembler code_;
   Stubs stubs_;
   uint32_t code_start_ = 0;  // behind the stubs
+  uint32_t cold_here_ = kColdStart;
   uint16_t threshold_ = kHot;
   bool flush_wanted_ = false;
   bool interpret_block_ = false;
