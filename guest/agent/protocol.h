@@ -12,7 +12,7 @@
 //   guest                          host
 //   Greeting on each port   --->
 //   Ready                   --->
-//                           <---   Exec
+//                           <---   Mount (any number), Exec
 //   Started or ExecFailed   --->
 //                           <---   Signal, WindowSize, StdinEnd, OutputClosed (any time)
 //   Exited                  --->   waits for the announced bytes on stdio and stderr
@@ -92,6 +92,7 @@ enum class FrameType : uint16_t {
   WindowSize = 4,    // WindowSize
   PowerOff = 5,      // no payload
   OutputClosed = 6,  // OutputClosed
+  Mount = 7,         // MountHeader, then its strings; before Exec, which reports what failed
   // guest to host
   Ready = 16,       // no payload: init runs, the ports are open
   Started = 17,     // Started: the command runs (its exec succeeded)
@@ -125,6 +126,18 @@ struct ExecHeader {
 };
 static_assert(sizeof(ExecHeader) == 48);
 
+enum MountFlags : uint32_t {
+  kMountReadOnly = 1,
+};
+
+// A shared folder. Followed by two strings, each ended by a zero byte: its virtio-fs tag, and the
+// absolute path in the guest where it is to be; folders on the way are made.
+struct MountHeader {
+  uint32_t flags = 0;
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(MountHeader) == 8);
+
 struct StdinEnd {
   uint64_t total_bytes = 0;  // stdin ends after this many bytes in all
 };
@@ -144,10 +157,11 @@ struct OutputClosed {
 struct Started {
   uint32_t pid = 0;
 };
-enum class ExecStage : uint32_t { Setup = 1, WorkingDirectory = 2, Exec = 3 };
+enum class ExecStage : uint32_t { Setup = 1, WorkingDirectory = 2, Exec = 3, Mount = 4 };
 struct ExecFailed {
   ExecStage stage = ExecStage::Setup;
   uint32_t os_error = 0;  // Linux errno
+  uint32_t mount = 0;     // ExecStage::Mount: which of the Mount orders, from 0
 };
 enum class EndKind : uint32_t { Exited = 1, Signaled = 2 };
 struct Exited {
@@ -218,6 +232,18 @@ inline bool decode_exec(std::span<const std::byte> payload, ExecHeader& header,
     if (cursor.next().data() == nullptr) return false;
   }
   return cursor.is_at_end();
+}
+
+// Checks a Mount payload as a whole.
+inline bool decode_mount(std::span<const std::byte> payload, MountHeader& header,
+                         std::string_view& tag, std::string_view& path) {
+  if (payload.size() < sizeof(MountHeader)) return false;
+  std::memcpy(&header, payload.data(), sizeof(header));
+  StringCursor cursor(payload.subspan(sizeof(header)));
+  tag = cursor.next();
+  path = cursor.next();
+  return cursor.is_at_end() && path.data() != nullptr && !tag.empty() && path.starts_with('/') &&
+         header.reserved == 0 && (header.flags & ~uint32_t{kMountReadOnly}) == 0;
 }
 
 }  // namespace trapeze::agent

@@ -17,5 +17,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     if (!cursor.is_at_end()) std::abort();
   }
+  MountHeader mount;
+  std::string_view tag;
+  std::string_view path;
+  if (decode_mount(payload, mount, tag, path) && (tag.empty() || path.front() != '/')) std::abort();
   return 0;
 }

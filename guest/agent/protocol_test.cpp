@@ -71,6 +71,26 @@ TEST(AgentProtocol, ShortExecHeader_IsRefused) {
   EXPECT_FALSE(decode_exec(payload, decoded, strings));
 }
 
+TEST(AgentProtocol, MountPayload_IsCheckedAsAWhole) {
+  const auto accepts_mount = [](std::string_view strings, uint32_t flags = 0) {
+    const MountHeader header{.flags = flags, .reserved = 0};
+    std::vector<std::byte> payload(sizeof(header) + strings.size());
+    std::memcpy(payload.data(), &header, sizeof(header));
+    std::memcpy(payload.data() + sizeof(header), strings.data(), strings.size());
+    MountHeader decoded;
+    std::string_view tag;
+    std::string_view path;
+    return decode_mount(payload, decoded, tag, path) && tag == "share0" && path == "/mnt/a";
+  };
+  EXPECT_TRUE(accepts_mount("share0\0/mnt/a\0"sv));
+  EXPECT_TRUE(accepts_mount("share0\0/mnt/a\0"sv, kMountReadOnly));
+  EXPECT_FALSE(accepts_mount("share0\0/mnt/a\0"sv, 2));
+  EXPECT_FALSE(accepts_mount("share0\0/mnt/a"sv));
+  EXPECT_FALSE(accepts_mount("share0\0mnt/a\0"sv));
+  EXPECT_FALSE(accepts_mount("\0/mnt/a\0"sv));
+  EXPECT_FALSE(accepts_mount("share0\0/mnt/a\0more\0"sv));
+}
+
 TEST(AgentProtocol, FrameHeader_IsCheckedFieldByField) {
   EXPECT_TRUE(is_sound(FrameHeader{}));
   EXPECT_FALSE(is_sound(FrameHeader{.magic = 1}));

@@ -155,8 +155,10 @@ void load_device_drivers() {
     const char* virtio_type;
     const char* module;
   };
-  constexpr Driver kDrivers[] = {
-      {"0x0001", "virtio_net"}, {"0x0002", "virtio_blk"}, {"0x0013", "vmw_vsock_virtio_transport"}};
+  constexpr Driver kDrivers[] = {{"0x0001", "virtio_net"},
+                                 {"0x0002", "virtio_blk"},
+                                 {"0x0013", "vmw_vsock_virtio_transport"},
+                                 {"0x001a", "virtiofs"}};
   for (const Driver& driver : kDrivers) {
     if (has_virtio_device(driver.virtio_type)) load_with_dependencies(driver.module);
   }
@@ -179,6 +181,22 @@ bool enter_root() {
   }
   if (std::strcmp(order.mode, "ro") == 0) mount_scratch();
   return true;
+}
+
+int mount_share(const char* tag, const char* path, bool is_read_only) {
+  char folder[4096];
+  const size_t bytes = std::strlen(path);
+  if (bytes >= sizeof(folder)) return ENAMETOOLONG;
+  std::memcpy(folder, path, bytes + 1);
+  for (size_t i = 1; i <= bytes; ++i) {
+    if (folder[i] != '/' && folder[i] != '\0') continue;
+    const char end = folder[i];
+    folder[i] = '\0';
+    // One that cannot be made may be there; if not, the mount says so.
+    ::mkdir(folder, 0755);
+    folder[i] = end;
+  }
+  return ::mount(tag, path, "virtiofs", is_read_only ? MS_RDONLY : 0, nullptr) == 0 ? 0 : errno;
 }
 
 void settle_disks() {

@@ -12,6 +12,10 @@ void load_device_drivers();
 // with a layer in memory for what is written). False, with a complaint, when that cannot be done.
 bool enter_root();
 
+// Mounts the virtio-fs of that tag at an absolute path, whose folders are made as needed. 0, or an
+// errno value.
+int mount_share(const char* tag, const char* path, bool is_read_only);
+
 // Ends all other processes and makes the file systems on disks read-only: what a clean shutdown
 // does, so that the next mount finds nothing to repair.
 void settle_disks();

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "init/disks.h"
 #include "init/sessions.h"
 #include "init/system.h"
 
@@ -208,6 +209,9 @@ void Session::handle_frame(const agent::FrameHeader& header, std::span<const std
     case agent::FrameType::Exec:
       if (state_ == State::Waiting) start(payload);
       return;
+    case agent::FrameType::Mount:
+      if (state_ == State::Waiting) mount(payload);
+      return;
     case agent::FrameType::StdinEnd:
       if (agent::decode(payload, stdin_end)) stdin_.end_after(stdin_end.total_bytes);
       return;
@@ -236,6 +240,29 @@ void Session::handle_frame(const agent::FrameHeader& header, std::span<const std
   state_ = State::Over;
 }
 
+void Session::mount(std::span<const std::byte> payload) {
+  agent::MountHeader order;
+  std::string_view tag;
+  std::string_view path;
+  if (!agent::decode_mount(payload, order, tag, path)) {
+    complain("senseless order from the host", 0);
+    state_ = State::Over;
+    return;
+  }
+  const uint32_t index = mounts_++;
+  const int os_error =
+      mount_share(tag.data(), path.data(), (order.flags & agent::kMountReadOnly) != 0);
+  if (os_error == 0 || mount_failure_.os_error != 0) return;
+  mount_failure_ = {.stage = agent::ExecStage::Mount,
+                    .os_error = static_cast<uint32_t>(os_error),
+                    .mount = index};
+}
+
+void Session::report_failure(const agent::ExecFailed& failure) {
+  send(agent::FrameType::ExecFailed, &failure, sizeof(failure));
+  state_ = State::Reported;
+}
+
 void Session::start(std::span<const std::byte> payload) {
   agent::ExecHeader order;
   std::span<const std::byte> strings;
@@ -245,13 +272,11 @@ void Session::start(std::span<const std::byte> payload) {
     return;
   }
   credit_entropy(order.seed);
+  if (mount_failure_.os_error != 0) return report_failure(mount_failure_);
   const StartFailure failure = start_command(order, strings, command_);
   if (failure.os_error != 0) {
-    const agent::ExecFailed report{.stage = failure.stage,
-                                   .os_error = static_cast<uint32_t>(failure.os_error)};
-    send(agent::FrameType::ExecFailed, &report, sizeof(report));
-    state_ = State::Reported;
-    return;
+    return report_failure(
+        {.stage = failure.stage, .os_error = static_cast<uint32_t>(failure.os_error), .mount = 0});
   }
   stdin_.connect(ports_.stdio, command_.stdin_to, map_stream_buffer());
   stdout_.connect(command_.stdout_from, ports_.stdio, map_stream_buffer());

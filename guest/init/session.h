@@ -35,7 +35,9 @@ class Session {
   void end_outputs();
   void handle_control();
   void handle_frame(const agent::FrameHeader& header, std::span<const std::byte> payload);
+  void mount(std::span<const std::byte> payload);
   void start(std::span<const std::byte> payload);
+  void report_failure(const agent::ExecFailed& failure);
   void set_window_size(const agent::WindowSize& size);
   void pump_streams();
   void close_stdin();
@@ -52,6 +54,8 @@ class Session {
   Stream stdin_;
   Stream stdout_;
   Stream stderr_;
+  agent::ExecFailed mount_failure_;  // of the first Mount that failed; os_error 0: none
+  uint32_t mounts_ = 0;              // ordered so far
   agent::Exited exited_;
   bool power_off_asked_ = false;  // by somebody in the guest, e.g. busybox poweroff
   size_t received_ = 0;           // of the control frame being read

@@ -120,6 +120,10 @@ Result<void> VmBuilder::create_virtio() {
     vm_->nets_ = std::make_unique<Nets>(*vm_->memory_, vm_->clock_);
     TRY(vm_->nets_->open(config_.nets, pci));
   }
+  if (!config_.shares.empty()) {
+    vm_->shares_ = std::make_unique<Shares>(*vm_->memory_);
+    TRY(vm_->shares_->open(config_.shares, pci));
+  }
   return {};
 }
 

@@ -8,6 +8,12 @@ CommandFailure explain_failure(const CommandConfig& command, const agent::ExecFa
   const std::string program = command.argv.empty() ? "/bin/sh" : command.argv.front();
   const std::string reason = errno_text(static_cast<int>(failure.os_error));
   switch (failure.stage) {
+    case agent::ExecStage::Mount: {
+      const bool is_known = failure.mount < command.mounts.size();
+      return {kStatusOwnError,
+              fmt::format("cannot mount the shared folder {} in the guest: {}",
+                          is_known ? command.mounts[failure.mount].guest_path : "?", reason)};
+    }
     case agent::ExecStage::WorkingDirectory:
       return {kStatusOwnError, fmt::format("cannot change to the folder {} in the guest: {}",
                                            command.working_directory, reason)};

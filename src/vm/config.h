@@ -14,6 +14,7 @@
 #include "vm/agent/session.h"
 #include "vm/disks.h"
 #include "vm/nets.h"
+#include "vm/shares.h"
 
 namespace trapeze {
 
@@ -59,6 +60,7 @@ struct VmConfig {
   std::string linux_cmdline;
   std::vector<DiskConfig> disks;  // in the order in which the guest finds them
   std::vector<NetConfig> nets;    // the same
+  std::vector<ShareConfig> shares;
   std::optional<VsockConfig> vsock;
   uint32_t io_threads = 0;    // for disks; 0: one for each
   bool debug_exit = false;    // a debug-exit port, as QEMU's isa-debug-exit at 0xf4

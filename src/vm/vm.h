@@ -31,6 +31,7 @@
 #include "vm/board.h"
 #include "vm/disks.h"
 #include "vm/nets.h"
+#include "vm/shares.h"
 #include "vm/vcpu_thread.h"
 
 namespace trapeze {
@@ -119,6 +120,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<VirtioPci> vsock_pci_;
   std::unique_ptr<Disks> disks_;
   std::unique_ptr<Nets> nets_;
+  std::unique_ptr<Shares> shares_;
   std::unique_ptr<Board> board_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
 

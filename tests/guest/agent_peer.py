@@ -115,7 +115,7 @@ class Peer:
         self.sockets["control"].sendall(exec_frame(argv, **options))
         kind, payload = self.receive_frame()
         if kind == EXEC_FAILED:
-            outcome.exec_error = struct.unpack("<II", payload)
+            outcome.exec_error = struct.unpack("<III", payload)[:2]
         else:
             assert kind == STARTED, kind
             outcome.times["started"] = self.elapsed_ms()

@@ -41,6 +41,7 @@ class RunCommand {
   std::string append_;
   std::string console_;
   std::vector<std::string> disks_;
+  std::vector<std::string> shares_;
   std::string rootfs_;
   std::string vsock_;
   std::vector<std::string> nets_;

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "app/cli/share.h"
 #include "app/cli/words.h"
 #include "base/fd.h"
 
@@ -111,12 +112,6 @@ constexpr std::array<FileSystem, 4> kFileSystems = {
     FileSystem{"ext4", 1024 + 56, "\x53\xef", true}};
 
 Result<FileSystem> detect(const std::string& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return fail_errno("--rootfs {}", path);
-  if (S_ISDIR(info.st_mode)) {
-    return fail(
-        "--rootfs {}: is a folder; only images (ext4, erofs, squashfs) can be a root so far", path);
-  }
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd.is_open()) return fail_errno("--rootfs {}", path);
   std::array<char, 2048> head{};
@@ -156,7 +151,16 @@ Result<VsockConfig> parse_vsock_option(const std::string& text) {
   return config;
 }
 
-Result<RootDisk> parse_rootfs_option(const std::string& text) {
+Result<RootFileSystem> parse_rootfs_option(const std::string& text) {
+  if (auto folder = TRY(parse_root_folder(text))) {
+    RootFileSystem root;
+    root.init_arguments =
+        fmt::format("trapeze.root={}:virtiofs:{}", folder->share.tag, folder->mode);
+    root.kernel_arguments = fmt::format("root={} rootfstype=virtiofs {}", folder->share.tag,
+                                        folder->share.is_read_only ? "ro" : "rw");
+    root.share = std::move(folder->share);
+    return root;
+  }
   auto parsed = TRY(parse("--rootfs", text));
   DiskSettings& source = parsed.disk.source;
   const FileSystem system = TRY(detect(source.path));
@@ -173,7 +177,7 @@ Result<RootDisk> parse_rootfs_option(const std::string& text) {
     source.overlay = OverlayKind::Temporary;
   }
   const bool is_layered = !system.is_writable && !wants_read_only;
-  RootDisk root;
+  RootFileSystem root;
   root.init_arguments = fmt::format("trapeze.root=/dev/vda:{}:{}", system.name,
                                     is_layered ? "layer" : (wants_read_only ? "ro" : "rw"));
   root.kernel_arguments =

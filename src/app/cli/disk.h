@@ -1,6 +1,7 @@
 // --disk, --rootfs and --vsock: devices as people write them.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -18,9 +19,10 @@ inline constexpr const char* kDiskHelp =
     "more at the start. io=uring, io=threads: how the host reads and writes. format=raw: "
     "raw even if it looks like another format. A comma in PATH is written twice";
 inline constexpr const char* kRootfsHelp =
-    "Run the command in this ext4, erofs or squashfs image: PATH[,KEY[=VALUE]...] as with --disk. "
-    "The image stays as it is, what the command writes is forgotten at the end; rw writes to the "
-    "image, overlay=FILE keeps the changes there, ro mounts it read-only";
+    "Run the command in this folder of the host, or in this ext4, erofs or squashfs image: "
+    "PATH[,KEY[=VALUE]...], for images as with --disk. It stays as it is, what the command writes "
+    "is forgotten at the end; rw writes to the folder or image, ro mounts it read-only, and for "
+    "images overlay=FILE keeps the changes there";
 
 // Checks the text, not the host.
 Result<DiskConfig> parse_disk_option(const std::string& text);
@@ -28,12 +30,14 @@ Result<DiskConfig> parse_disk_option(const std::string& text);
 // --vsock PATH[,cid=N]
 Result<VsockConfig> parse_vsock_option(const std::string& text);
 
-struct RootDisk {
-  DiskConfig disk;
+// One of the two.
+struct RootFileSystem {
+  std::optional<DiskConfig> disk;
+  std::optional<ShareConfig> share;
   std::string init_arguments;    // kernel command line, for the kit's init
   std::string kernel_arguments;  // the same for a kernel that mounts its root itself
 };
 // Looks at the file to find out which file system it is.
-Result<RootDisk> parse_rootfs_option(const std::string& text);
+Result<RootFileSystem> parse_rootfs_option(const std::string& text);
 
 }  // namespace trapeze::cli

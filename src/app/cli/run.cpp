@@ -15,6 +15,7 @@
 #include "app/cli/detach.h"
 #include "app/cli/disk.h"
 #include "app/cli/net.h"
+#include "app/cli/share.h"
 #include "app/cli/size.h"
 #include "arch/x86/cpuid/cpu_model.h"
 #include "base/log.h"
@@ -70,6 +71,8 @@ RunCommand::RunCommand(CLI::App& app) {
       "Examples:\n"
       "  trapeze run -- uname -a\n"
       "  trapeze run --cpus 2 --memory 1G\n"
+      "  trapeze run --share .:/src -- make -C /src\n"
+      "  trapeze run --rootfs / -- make -C \"$PWD\" test\n"
       "  tar c . | trapeze run -- sh -c 'tar x && ls -l'\n"
       "  trapeze run --kernel bzImage --initrd rootfs.cpio --append 'rdinit=/sbin/init'");
   app.add_option("--accel", accel_, "What executes the guest: auto, kvm, soft")
@@ -92,6 +95,7 @@ RunCommand::RunCommand(CLI::App& app) {
                  "The guest's serial port: stdio, none or a file. With a command, stdio means "
                  "stderr (default: none with a command or shell, stdio without)");
   app.add_option("--disk", disks_, kDiskHelp)->take_all()->allow_extra_args(false);
+  app.add_option("--share", shares_, kShareHelp)->take_all()->allow_extra_args(false);
   app.add_option("--rootfs", rootfs_, kRootfsHelp);
   app.add_option("--net", nets_, kNetHelp)->take_all()->allow_extra_args(false);
   app.add_option("--publish", published_, kPublishHelp)->take_all()->allow_extra_args(false);
@@ -242,8 +246,17 @@ Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
   if (!rootfs_.empty()) {
     auto root = TRY(parse_rootfs_option(rootfs_));
     config.vm.linux_cmdline += " " + (wants_agent ? root.init_arguments : root.kernel_arguments);
-    config.vm.disks.push_back(std::move(root.disk));
+    if (root.disk) config.vm.disks.push_back(std::move(*root.disk));
+    if (root.share) config.vm.shares.push_back(std::move(*root.share));
   }
+  for (size_t i = 0; i < shares_.size(); ++i) {
+    auto share = TRY(parse_share_option(shares_[i], i));
+    if (config.command) {
+      config.command->mounts.push_back({share.tag, share.guest_path, share.is_read_only});
+    }
+    config.vm.shares.push_back(std::move(share));
+  }
+  TRY(check_nesting(config.vm.shares));
   for (const auto& text : disks_) config.vm.disks.push_back(TRY(parse_disk_option(text)));
   if (io_threads_ != 0 && config.vm.disks.empty()) return fail("--iothreads: there is no --disk");
   return {};

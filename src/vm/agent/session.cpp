@@ -23,6 +23,16 @@ Result<void> append_string(std::vector<std::byte>& to, const std::string& text) 
   return {};
 }
 
+Result<std::vector<std::byte>> mount_payload(const MountConfig& mount) {
+  agent::MountHeader header;
+  header.flags = mount.is_read_only ? agent::kMountReadOnly : 0U;
+  std::vector<std::byte> payload;
+  append(payload, bytes_of_value(header));
+  TRY(append_string(payload, mount.tag));
+  TRY(append_string(payload, mount.guest_path));
+  return payload;
+}
+
 Result<std::vector<std::byte>> exec_payload(const CommandConfig& command) {
   agent::ExecHeader header;
   header.flags = (command.on_terminal ? agent::kExecOnTerminal : 0U) |
@@ -53,15 +63,20 @@ Result<std::unique_ptr<AgentSession>> AgentSession::create(EventLoop& loop,
                                                            const CommandConfig& command,
                                                            HostStreams streams,
                                                            AgentListener& listener) {
+  std::vector<std::vector<std::byte>> mounts;
+  for (const auto& mount : command.mounts) mounts.push_back(TRY(mount_payload(mount)));
   auto exec = TRY(exec_payload(command));
-  return std::unique_ptr<AgentSession>(new AgentSession(
-      loop, command.on_terminal && command.has_escape, std::move(exec), streams, listener));
+  return std::unique_ptr<AgentSession>(
+      new AgentSession(loop, command.on_terminal && command.has_escape, std::move(mounts),
+                       std::move(exec), streams, listener));
 }
 
-AgentSession::AgentSession(EventLoop& loop, bool has_escape, std::vector<std::byte> exec,
+AgentSession::AgentSession(EventLoop& loop, bool has_escape,
+                           std::vector<std::vector<std::byte>> mounts, std::vector<std::byte> exec,
                            HostStreams streams, AgentListener& listener)
     : loop_(loop),
       listener_(listener),
+      mounts_(std::move(mounts)),
       exec_(std::move(exec)),
       has_escape_(has_escape),
       stdout_(loop, streams.out),
@@ -183,6 +198,8 @@ void AgentSession::handle_frame(const agent::FrameHeader& header,
   if (header.type == agent::FrameType::Ready && state_ == State::WaitGuest && payload.empty()) {
     state_ = State::Starting;
     listener_.agent_ready();
+    for (const auto& mount : mounts_) send_frame(agent::FrameType::Mount, mount);
+    mounts_ = {};
     send_frame(agent::FrameType::Exec, exec_);
     exec_ = {};
   } else if (header.type == agent::FrameType::Started && state_ == State::Starting) {

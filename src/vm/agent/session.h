@@ -26,10 +26,18 @@
 
 namespace trapeze {
 
+// A shared folder that the guest mounts before it starts the command.
+struct MountConfig {
+  std::string tag;         // of its virtio-fs
+  std::string guest_path;  // absolute
+  bool is_read_only = false;
+};
+
 struct CommandConfig {
   std::vector<std::string> argv;  // empty: the guest's shell
   std::vector<std::string> env;   // "KEY=value"
   std::string working_directory;  // empty: the home directory
+  std::vector<MountConfig> mounts{};
   bool on_terminal = false;
   uint16_t rows = 24;
   uint16_t columns = 80;
@@ -97,8 +105,8 @@ class AgentSession {
     agent::Greeting greeting_;
   };
 
-  AgentSession(EventLoop& loop, bool has_escape, std::vector<std::byte> exec, HostStreams streams,
-               AgentListener& listener);
+  AgentSession(EventLoop& loop, bool has_escape, std::vector<std::vector<std::byte>> mounts,
+               std::vector<std::byte> exec, HostStreams streams, AgentListener& listener);
   void connect_output(OutputStream& output, Port& port, agent::PortRole role, const char* name);
   size_t take_stdin(std::span<const std::byte> bytes);
   size_t receive(agent::PortRole role, std::span<const std::byte> bytes);
@@ -116,8 +124,9 @@ class AgentSession {
   EventLoop& loop_;
   AgentListener& listener_;
   State state_ = State::WaitGuest;
-  std::vector<std::byte> exec_;     // payload of the Exec order, until it is sent
-  std::vector<std::byte> to_send_;  // frames that the control port has not taken yet
+  std::vector<std::vector<std::byte>> mounts_;  // payloads of the Mount orders, until they are sent
+  std::vector<std::byte> exec_;                 // payload of the Exec order, until it is sent
+  std::vector<std::byte> to_send_;              // frames that the control port has not taken yet
   std::vector<std::byte> incoming_;
   agent::Exited exited_;
   uint64_t stdin_sent_ = 0;

@@ -284,6 +284,31 @@ TEST_F(AgentSessionTest, EscapeOnATerminal_IsNoticed) {
   EXPECT_EQ(recorder_.events, "ready started escape ");
 }
 
+TEST_F(AgentSessionTest, SharedFolders_AreOrderedBeforeTheCommand) {
+  start({.argv = {"cmd"},
+         .env = {},
+         .working_directory = "",
+         .mounts = {{"share0", "/src", true}, {"share1", "/out", false}}});
+  greet();
+  guest_frame(agent::FrameType::Ready);
+  ASSERT_EQ(host_frames(), (std::vector{agent::FrameType::Mount, agent::FrameType::Mount,
+                                        agent::FrameType::Exec}));
+  const auto& bytes = guests_[0].received;
+  const auto frame = load_le<agent::FrameHeader>(bytes, 0);
+  agent::MountHeader header;
+  std::string_view tag;
+  std::string_view path;
+  ASSERT_TRUE(
+      agent::decode_mount(std::span(bytes).subspan(sizeof(agent::FrameHeader), frame.payload_bytes),
+                          header, tag, path));
+  EXPECT_EQ(tag, "share0");
+  EXPECT_EQ(path, "/src");
+  EXPECT_EQ(header.flags, agent::kMountReadOnly);
+  guest_frame(agent::FrameType::ExecFailed,
+              agent::ExecFailed{.stage = agent::ExecStage::Mount, .os_error = EROFS, .mount = 1});
+  EXPECT_EQ(recorder_.events, "ready failed:30 ");
+}
+
 TEST(AgentSession, CommandTooLongForTheGuest_IsAnError) {
   const auto loop = std::move(*EventLoop::create());
   Recorder recorder;
