@@ -79,12 +79,19 @@ Result<Fd> connect_port(const std::string& path, uint32_t port,
 
 Result<SessionSockets> connect_session(const std::string& vsock_path,
                                        std::chrono::milliseconds patience) {
+  Fd control = TRY(connect_port(vsock_path, agent::kSessionPort, patience));
+  return finish_handshake(std::move(control),
+                          [&](uint32_t port) { return connect_port(vsock_path, port, patience); });
+}
+
+Result<SessionSockets> finish_handshake(Fd control,
+                                        const std::function<Result<Fd>(uint32_t port)>& connect) {
   agent::SessionGreeting greeting;
   if (::getrandom(greeting.token, sizeof(greeting.token), 0) != sizeof(greeting.token)) {
     return fail_errno("no random bytes from the host");
   }
   SessionSockets sockets;
-  sockets.control = TRY(connect_port(vsock_path, agent::kSessionPort, patience));
+  sockets.control = std::move(control);
   agent::SessionStreams streams;
   if (!send_all(sockets.control, bytes_of_value(greeting)) ||
       !receive_all(sockets.control, std::as_writable_bytes(std::span(&streams, 1)))) {
@@ -93,10 +100,10 @@ Result<SessionSockets> connect_session(const std::string& vsock_path,
   if (!agent::is_sound(streams)) {
     return fail("the guest's agent speaks another version of its protocol");
   }
-  sockets.stdio = TRY(connect_port(vsock_path, streams.port, patience));
+  sockets.stdio = TRY(connect(streams.port));
   greeting.role = agent::PortRole::Stdio;
   if (!send_all(sockets.stdio, bytes_of_value(greeting))) return no_answer();
-  sockets.stderr_out = TRY(connect_port(vsock_path, streams.port, patience));
+  sockets.stderr_out = TRY(connect(streams.port));
   greeting.role = agent::PortRole::Stderr;
   if (!send_all(sockets.stderr_out, bytes_of_value(greeting))) return no_answer();
   return sockets;

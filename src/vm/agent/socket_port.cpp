@@ -12,6 +12,7 @@ SocketPort::SocketPort(EventLoop& loop, Fd socket, ConsolePort& port, std::funct
     : loop_(loop), socket_(std::move(socket)), port_(port), on_end_(std::move(on_end)) {}
 
 SocketPort::~SocketPort() {
+  *self_ = nullptr;
   port_.attach(nullptr);
   loop_.unwatch(socket_.get());
 }
@@ -41,7 +42,9 @@ size_t SocketPort::send(std::span<const std::byte> bytes) {
 }
 
 void SocketPort::output_ready() {
-  loop_.post([this] { deliver(); });
+  loop_.post([self = self_] {
+    if (*self != nullptr) (*self)->deliver();
+  });
 }
 
 void SocketPort::on_ready(uint32_t events) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -49,6 +50,8 @@ class SocketPort final : public ConsoleGuest {
   size_t end_ = 0;
   bool wants_room_ = false;  // send() took less than all
   bool is_over_ = false;
+  // A task that output_ready() has posted may come after the port is gone.
+  const std::shared_ptr<SocketPort*> self_ = std::make_shared<SocketPort*>(this);
 };
 
 }  // namespace trapeze
