@@ -1,14 +1,16 @@
 #include "backend/net/tap_backend.h"
 
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <cstring>
-#include <fstream>
+#include <string_view>
 
 #include "base/log.h"
 #include "virtio/net/protocol.h"
@@ -19,31 +21,32 @@ namespace {
 constexpr const char* kDevice = "/dev/net/tun";
 constexpr const char* kNewName = "trapeze%d";  // the kernel puts a number in
 
-// What the kernel says about an interface that is a tap already.
-struct ExistingTap {
-  bool has_several_queues = false;
-};
+ifreq request_for(const std::string& name, short flags) {
+  ifreq request{};
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_flags = flags;
+  return request;
+}
 
-Result<ExistingTap> look_at_existing(const std::string& name) {
+// Not by /sys: that shows the network namespace in which it was mounted.
+Result<void> check_existing(const std::string& name) {
   if (::if_nametoindex(name.c_str()) == 0) {
     return fail(
         "there is no interface {}; as root, make one with: ip tuntap add dev {} mode tap user USER "
         "&& ip link set {} up",
         name, name, name);
   }
-  std::ifstream file("/sys/class/net/" + name + "/tun_flags");
-  unsigned flags = 0;
-  if (!(file >> std::hex >> flags) || (flags & IFF_TAP) == 0) {
+  const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ethtool_drvinfo driver{};
+  driver.cmd = ETHTOOL_GDRVINFO;
+  ifreq request = request_for(name, 0);
+  request.ifr_data = reinterpret_cast<char*>(&driver);
+  const bool is_known = ::ioctl(socket.get(), SIOCETHTOOL, &request) == 0;
+  if (!is_known || std::string_view(driver.driver) != "tun" ||
+      std::string_view(driver.bus_info) != "tap") {
     return fail("{} is no tap interface", name);
   }
-  return ExistingTap{.has_several_queues = (flags & IFF_MULTI_QUEUE) != 0};
-}
-
-ifreq request_for(const std::string& name, short flags) {
-  ifreq request{};
-  name.copy(request.ifr_name, IFNAMSIZ - 1);
-  request.ifr_flags = flags;
-  return request;
+  return {};
 }
 
 Unexpected<Error> explain_refusal(const std::string& name, uint16_t pairs, int os_error) {
@@ -96,22 +99,21 @@ TapBackend::~TapBackend() {
 }
 
 Result<void> TapBackend::open_queues(const TapSettings& settings) {
-  bool has_several = settings.pairs > 1;
   std::string name = settings.name;
-  if (!name.empty()) {
-    const auto existing = TRY(look_at_existing(name));
-    if (has_several && !existing.has_several_queues) {
-      return explain_refusal(name, settings.pairs, EINVAL);
-    }
-    has_several = existing.has_several_queues;
-  }
-  const auto flags =
-      static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (has_several ? IFF_MULTI_QUEUE : 0));
-  for (uint16_t i = 0; i < settings.pairs; ++i) {
+  if (!name.empty()) TRY(check_existing(name));
+  bool has_several = settings.pairs > 1;
+  while (queues_.size() < settings.pairs) {
     Queue queue{.fd = Fd(::open(kDevice, O_RDWR | O_CLOEXEC | O_NONBLOCK))};
     if (!queue.fd.is_open()) return fail_errno("cannot open {}", kDevice);
+    const auto flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+                                          (has_several ? IFF_MULTI_QUEUE : 0));
     ifreq request = request_for(name.empty() ? kNewName : name, flags);
     if (::ioctl(queue.fd.get(), TUNSETIFF, &request) != 0) {
+      // One that was made for several queues has to be opened so.
+      if (errno == EINVAL && !has_several && !name.empty()) {
+        has_several = true;
+        continue;
+      }
       return explain_refusal(name, settings.pairs, errno);
     }
     name = request.ifr_name;

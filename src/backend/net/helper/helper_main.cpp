@@ -35,13 +35,13 @@ Result<size_t> read_order(const Fd& socket, Order& order) {
   return order.head.ports;
 }
 
-Result<std::unique_ptr<UserNetwork>> set_up(Fd socket) {
+Result<std::unique_ptr<UserNetwork>> set_up(Fd socket, HelperRights rights) {
   Order order;
   const size_t ports = TRY(read_order(socket, order));
   const auto slirp = TRY(SlirpLibrary::load());
   auto network = TRY(UserNetwork::create(slirp, order.head, std::span(order.ports).first(ports),
                                          std::move(socket)));
-  TRY(confine_helper());
+  if (rights == HelperRights::GiveUp) TRY(confine_helper());
   return network;
 }
 
@@ -66,9 +66,13 @@ int run_net_helper() {
     log(LogLevel::Error, "{} is only for trapeze itself", kNetHelperCommand);
     return 125;
   }
+  return serve_user_network(socket, HelperRights::GiveUp);
+}
+
+int serve_user_network(int socket, HelperRights rights) {
   // For a report after a failure that has closed the other one.
   const Fd spare(::dup(socket));
-  auto network = set_up(Fd(socket));
+  auto network = set_up(Fd(socket), rights);
   report(spare.get(), network ? std::string() : network.error().message);
   if (!network) return 125;
   (*network)->run();
