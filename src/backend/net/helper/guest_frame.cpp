@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/net/user_wire.h"
+
 namespace trapeze {
 namespace {
 
@@ -50,6 +52,75 @@ FrameKind classify_ipv6(std::span<const std::byte> packet) {
 }
 
 }  // namespace
+
+namespace {
+
+// The transport header of an IPv4 packet that is addressed to the virtual network or to all.
+struct Segment {
+  bool is_ours = false;
+  bool is_fragment = false;
+  uint32_t from = 0;
+  uint32_t to = 0;
+  uint8_t protocol = 0;
+  std::span<const std::byte> bytes;
+};
+
+uint32_t load_be32(std::span<const std::byte> bytes, size_t offset) {
+  return uint32_t{load_be16(bytes, offset)} << 16 | load_be16(bytes, offset + 2);
+}
+
+Segment segment_of(std::span<const std::byte> frame) {
+  if (frame.size() < kEthernetBytes + kIpv4Bytes || load_be16(frame, 12) != kTypeIpv4) return {};
+  const auto packet = frame.subspan(kEthernetBytes);
+  const size_t header_bytes = (byte_at(packet, 0) & 0xfU) * 4U;
+  if (header_bytes < kIpv4Bytes || header_bytes > packet.size()) return {};
+  return {.is_ours = true,
+          .is_fragment = (load_be16(packet, 6) & 0xbfff) != 0,
+          .from = load_be32(packet, 12),
+          .to = load_be32(packet, 16),
+          .protocol = byte_at(packet, 9),
+          .bytes = packet.subspan(header_bytes)};
+}
+
+constexpr uint8_t kTcp = 6;
+constexpr uint8_t kUdp = 17;
+constexpr uint16_t kDhcpPort = 67;
+constexpr uint16_t kDnsPort = 53;
+constexpr uint8_t kTcpSyn = 2;
+constexpr uint8_t kTcpAck = 16;
+
+}  // namespace
+
+bool GatewayGuard::may_pass(std::span<const std::byte> frame) const {
+  const Segment segment = segment_of(frame);
+  const bool is_near = (segment.to & 0xffff'ff00) == network_ || segment.to == 0xffff'ffff;
+  if (!segment.is_ours || !is_near) return true;
+  if (segment.protocol != kTcp && segment.protocol != kUdp) return true;
+  // Up to the flags of TCP, or all of a UDP header.
+  const size_t needed = segment.protocol == kTcp ? 14 : 8;
+  if (segment.is_fragment || segment.bytes.size() < needed) return false;
+  const uint16_t from_port = load_be16(segment.bytes, 0);
+  const uint16_t to_port = load_be16(segment.bytes, 2);
+  if (segment.to == (network_ | user_wire::kDnsHost) && to_port == kDnsPort) return true;
+  if (segment.protocol == kTcp) {
+    return (byte_at(segment.bytes, 13) & (kTcpSyn | kTcpAck)) != kTcpSyn;
+  }
+  if (to_port == kDhcpPort) return true;
+  return segment.to == (network_ | user_wire::kGatewayHost) &&
+         std::find(asked_.begin(), asked_.end(), Asked{to_port, from_port}) != asked_.end();
+}
+
+void GatewayGuard::note_to_guest(std::span<const std::byte> frame) {
+  const Segment segment = segment_of(frame);
+  if (!segment.is_ours || segment.protocol != kUdp || segment.bytes.size() < 8 ||
+      segment.from != (network_ | user_wire::kGatewayHost)) {
+    return;
+  }
+  const Asked asked{load_be16(segment.bytes, 0), load_be16(segment.bytes, 2)};
+  if (std::find(asked_.begin(), asked_.end(), asked) != asked_.end()) return;
+  asked_[next_] = asked;
+  next_ = (next_ + 1) % kMaxAsked;
+}
 
 uint16_t internet_checksum(std::span<const std::byte> bytes) {
   // 32 bits at a time: a one's complement sum does not care, once it is folded.

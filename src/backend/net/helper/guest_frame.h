@@ -2,6 +2,7 @@
 // but the budget for fragments.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -20,6 +21,30 @@ enum class FrameKind : uint8_t { Ordinary, Fragment, Forbidden };
 // Forbidden: from or to the loopback network, which no network carries. A library that does not
 // look would connect to the host's own services for it.
 FrameKind classify_frame(std::span<const std::byte> frame);
+
+// Keeps the guest from the host's loopback services behind the gateway's address where libslirp
+// cannot: with UDP ports published it needs that address open, because answers go back to it.
+// What may pass then: DNS, DHCP, ICMP, connections that the host began, and answers to datagrams.
+class GatewayGuard {
+ public:
+  // `network` in host byte order, a /24.
+  explicit GatewayGuard(uint32_t network) : network_(network) {}
+  bool may_pass(std::span<const std::byte> frame) const;
+  // A frame for the guest: what it may answer.
+  void note_to_guest(std::span<const std::byte> frame);
+
+ private:
+  struct Asked {
+    uint16_t gateway_port = 0;
+    uint16_t guest_port = 0;
+    bool operator==(const Asked&) const = default;
+  };
+  static constexpr size_t kMaxAsked = 256;  // the latest ones
+
+  uint32_t network_;
+  std::array<Asked, kMaxAsked> asked_{};
+  size_t next_ = 0;
+};
 
 // Fragments are kept until they are complete or too old: so many bytes of them in so much time is
 // what a guest can make the helper keep.

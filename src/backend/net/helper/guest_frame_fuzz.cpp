@@ -12,5 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size != 0) std::memcpy(frame.data(), data, size);
   (void)complete_checksum(frame, place[0], place[1]);
   (void)classify_frame(frame);
+  GatewayGuard guard(0x0a00'0200);
+  guard.note_to_guest(frame);
+  (void)guard.may_pass(frame);
   return 0;
 }

@@ -110,6 +110,75 @@ TEST(GuestFrame, short_frames_are_no_danger) {
   }
 }
 
+// A guard of 10.0.2.0, and what it lets pass from the guest.
+struct Guard : ::testing::Test {
+  static std::vector<std::byte> segment(std::array<int, 4> from, std::array<int, 4> to,
+                                        int protocol, int from_port, int to_port, int flags = 0) {
+    auto frame = ipv4_frame(from, to);
+    frame.resize(14 + 20 + 20);
+    frame[23] = static_cast<std::byte>(protocol);
+    frame[34] = static_cast<std::byte>(from_port >> 8);
+    frame[35] = static_cast<std::byte>(from_port);
+    frame[36] = static_cast<std::byte>(to_port >> 8);
+    frame[37] = static_cast<std::byte>(to_port);
+    frame[47] = static_cast<std::byte>(flags);
+    return frame;
+  }
+  bool udp(std::array<int, 4> to, int from_port, int to_port) {
+    return guard.may_pass(segment(kGuest, to, 17, from_port, to_port));
+  }
+  bool tcp(std::array<int, 4> to, int to_port, int flags) {
+    return guard.may_pass(segment(kGuest, to, 6, 4000, to_port, flags));
+  }
+  static constexpr std::array<int, 4> kGuest{10, 0, 2, 15};
+  static constexpr std::array<int, 4> kGateway{10, 0, 2, 2};
+  static constexpr std::array<int, 4> kDns{10, 0, 2, 3};
+  static constexpr std::array<int, 4> kAll{255, 255, 255, 255};
+  GatewayGuard guard{0x0a000200};
+};
+
+TEST_F(Guard, the_world_dns_and_dhcp_pass) {
+  EXPECT_TRUE(udp({9, 9, 9, 9}, 1000, 53));
+  EXPECT_TRUE(tcp({9, 9, 9, 9}, 80, 2));
+  EXPECT_TRUE(udp(kDns, 1000, 53));
+  EXPECT_TRUE(tcp(kDns, 53, 2));
+  EXPECT_TRUE(udp(kAll, 68, 67));
+  EXPECT_TRUE(udp(kGateway, 68, 67));
+}
+
+TEST_F(Guard, services_behind_the_gateway_do_not) {
+  EXPECT_FALSE(tcp(kGateway, 80, 2));
+  EXPECT_FALSE(tcp(kGateway, 80, 2 | 8));
+  EXPECT_FALSE(udp(kGateway, 1000, 53));
+  EXPECT_FALSE(udp(kAll, 1000, 53));
+  EXPECT_FALSE(udp(kDns, 1000, 54));
+  EXPECT_FALSE(udp({10, 0, 2, 77}, 1000, 53));
+}
+
+TEST_F(Guard, connections_of_the_host_and_answers_do) {
+  EXPECT_TRUE(tcp(kGateway, 5000, 2 | 16));
+  EXPECT_TRUE(tcp(kGateway, 5000, 16));
+  EXPECT_FALSE(udp(kGateway, 53, 5000));
+  guard.note_to_guest(segment(kGateway, kGuest, 17, 5000, 53));
+  EXPECT_TRUE(udp(kGateway, 53, 5000));
+  EXPECT_FALSE(udp(kGateway, 54, 5000));
+  EXPECT_FALSE(udp(kGateway, 53, 5001));
+}
+
+TEST_F(Guard, header_that_is_hidden_or_cut_does_not) {
+  auto fragment = segment(kGuest, kGateway, 17, 53, 5000);
+  fragment[20] = std::byte{0x20};
+  EXPECT_FALSE(guard.may_pass(fragment));
+  const auto syn = segment(kGuest, kGateway, 6, 4000, 80, 2);
+  for (size_t size = 34; size <= syn.size(); ++size) {
+    EXPECT_FALSE(guard.may_pass(std::span(syn).first(size))) << size;
+  }
+  auto with_options = segment(kGuest, kGateway, 6, 4000, 80, 2);
+  with_options[14] = std::byte{0x46};
+  with_options.insert(with_options.begin() + 34, 4, std::byte{0});
+  EXPECT_FALSE(guard.may_pass(with_options));
+}
+
 TEST(FragmentBudget, is_spent_and_comes_back) {
   FragmentBudget budget;
   EXPECT_TRUE(budget.take(FragmentBudget::kBytes, 1000));

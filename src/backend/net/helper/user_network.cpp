@@ -85,7 +85,7 @@ struct UserNetwork::Callbacks {
 };
 
 UserNetwork::UserNetwork(const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
-                         Fd guest)
+                         bool has_udp_ports, Fd guest)
     : slirp_(slirp),
       guest_address_(place(order.network, user_wire::kGuestHost)),
       guest_(std::move(guest)),
@@ -100,7 +100,11 @@ UserNetwork::UserNetwork(const SlirpLibrary& slirp, const user_wire::UserNetwork
   config.vdhcp_start = guest_address_;
   config.vhostname = "trapeze";
   config.if_mtu = config.if_mru = order.mtu;
-  config.disable_host_loopback = order.may_reach_host_loopback == 0;
+  if (order.may_reach_host_loopback == 0) {
+    // libslirp would also keep back the answers to datagrams that came from this host.
+    config.disable_host_loopback = !has_udp_ports;
+    if (has_udp_ports) guard_.emplace(order.network);
+  }
   network_ = slirp_.create(&config, &Callbacks::kTable, this);
 }
 
@@ -111,7 +115,10 @@ UserNetwork::~UserNetwork() {
 Result<std::unique_ptr<UserNetwork>> UserNetwork::create(
     const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
     std::span<const user_wire::PublishedPort> ports, Fd guest) {
-  std::unique_ptr<UserNetwork> network(new UserNetwork(slirp, order, std::move(guest)));
+  const bool has_udp_ports =
+      std::any_of(ports.begin(), ports.end(), [](const auto& port) { return port.is_udp != 0; });
+  std::unique_ptr<UserNetwork> network(
+      new UserNetwork(slirp, order, has_udp_ports, std::move(guest)));
   if (network->network_ == nullptr) return fail("libslirp refuses the configuration");
   for (const auto& port : ports) TRY(network->publish(port));
   return network;
@@ -223,6 +230,7 @@ void UserNetwork::handle_message(std::span<std::byte> message) {
     case FrameKind::Ordinary:
       break;
   }
+  if (guard_ && !guard_->may_pass(frame)) return;
   slirp_.input(network_, reinterpret_cast<const uint8_t*>(frame.data()),
                static_cast<int>(frame.size()));
 }
@@ -230,6 +238,7 @@ void UserNetwork::handle_message(std::span<std::byte> message) {
 // To the guest ------------------------------------------------------------------------------------
 
 void UserNetwork::send_to_guest(std::span<const std::byte> frame) {
+  if (guard_) guard_->note_to_guest(frame);
   if (waiting_.empty() && try_send(frame)) return;
   if (frame.size() > kMaxWaitingBytes - waiting_bytes_) return;  // as a full network does
   waiting_.emplace_back(frame.begin(), frame.end());

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,7 +51,8 @@ class UserNetwork {
   };
   struct Callbacks;
 
-  UserNetwork(const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order, Fd guest);
+  UserNetwork(const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
+              bool has_udp_ports, Fd guest);
   Result<void> publish(const user_wire::PublishedPort& port);
   bool take_guest_frames();
   void handle_message(std::span<std::byte> message);
@@ -68,6 +70,7 @@ class UserNetwork {
   uint8_t header_flags_ = 0;
   bool is_over_ = false;
   FragmentBudget fragments_;
+  std::optional<GatewayGuard> guard_;
   std::vector<std::byte> batch_;  // kBatch messages
   std::deque<std::vector<std::byte>> waiting_;
   size_t waiting_bytes_ = 0;

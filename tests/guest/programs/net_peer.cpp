@@ -1,0 +1,237 @@
+// Both ends of TCP and UDP traffic, for tests and bench/net.py: the same program in the guest and
+// on the host. Addresses are numbers; a line on stdout says how it went.
+//
+//   net_peer serve ADDRESS PORT                    serves the orders below, TCP and UDP, for ever
+//   net_peer udp-serve PORT COUNT                  echoes COUNT datagrams
+//   net_peer send ADDRESS PORT SECONDS [STREAMS]   TCP to the server:    "send BYTES NANOSECONDS"
+//   net_peer receive ADDRESS PORT SECONDS [STREAMS]  from the server:    "receive BYTES
+//   NANOSECONDS" net_peer ping ADDRESS PORT SECONDS             a byte there and back: "ping COUNT
+//   NANOSECONDS" net_peer udp ADDRESS PORT COUNT BYTES          datagrams, each echoed: "udp COUNT
+//   LOST"
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+constexpr size_t kBufferBytes = 256 * 1024;
+
+[[noreturn]] void give_up(const char* what) {
+  std::fprintf(stderr, "net_peer: %s: %s\n", what, std::strerror(errno));
+  std::exit(1);
+}
+
+uint64_t now_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
+}
+
+sockaddr_in address_of(const char* address, const char* port) {
+  sockaddr_in result{};
+  result.sin_family = AF_INET;
+  result.sin_port = htons(static_cast<uint16_t>(std::atoi(port)));
+  if (::inet_pton(AF_INET, address, &result.sin_addr) != 1) give_up(address);
+  return result;
+}
+
+int open_socket(int type) {
+  const int fd = ::socket(AF_INET, type, 0);
+  if (fd < 0) give_up("socket");
+  return fd;
+}
+
+int connect_to(const sockaddr_in& to, char order) {
+  const int fd = open_socket(SOCK_STREAM);
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) give_up("connect");
+  const int one = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  if (::write(fd, &order, 1) != 1) give_up("write");
+  return fd;
+}
+
+int listen_on(const sockaddr_in& at, int type) {
+  const int fd = open_socket(type);
+  const int one = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof(at)) != 0) give_up("bind");
+  if (type == SOCK_STREAM && ::listen(fd, 64) != 0) give_up("listen");
+  return fd;
+}
+
+void echo_datagram(int fd) {
+  static std::vector<char> buffer(65536);
+  sockaddr_in from{};
+  socklen_t size = sizeof(from);
+  const ssize_t got =
+      ::recvfrom(fd, buffer.data(), buffer.size(), 0, reinterpret_cast<sockaddr*>(&from), &size);
+  if (got >= 0) {
+    ::sendto(fd, buffer.data(), static_cast<size_t>(got), 0, reinterpret_cast<sockaddr*>(&from),
+             size);
+  }
+}
+
+void serve_connection(int fd) {
+  std::vector<char> buffer(kBufferBytes);
+  const int one = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  char order = 0;
+  if (::read(fd, &order, 1) != 1) return;
+  if (order == 'r') {
+    while (::write(fd, buffer.data(), buffer.size()) > 0) {
+    }
+    return;
+  }
+  uint64_t bytes = 0;
+  for (;;) {
+    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    if (got <= 0) break;
+    bytes += static_cast<uint64_t>(got);
+    if (order == 'p' && ::write(fd, buffer.data(), static_cast<size_t>(got)) != got) return;
+  }
+  // The sender waits for it: all has arrived.
+  if (order == 's' && ::write(fd, &bytes, sizeof(bytes)) < 0) return;
+}
+
+int serve(const char* address, const char* port) {
+  ::signal(SIGCHLD, SIG_IGN);
+  const int tcp = listen_on(address_of(address, port), SOCK_STREAM);
+  const int udp = listen_on(address_of(address, port), SOCK_DGRAM);
+  std::printf("ready\n");
+  std::fflush(stdout);
+  for (;;) {
+    pollfd slots[2] = {{tcp, POLLIN, 0}, {udp, POLLIN, 0}};
+    if (::poll(slots, 2, -1) < 0) continue;
+    if (slots[1].revents != 0) echo_datagram(udp);
+    if (slots[0].revents == 0) continue;
+    const int fd = ::accept(tcp, nullptr, nullptr);
+    if (fd < 0) continue;
+    if (::fork() == 0) {
+      serve_connection(fd);
+      std::_Exit(0);
+    }
+    ::close(fd);
+  }
+}
+
+int serve_datagrams(const char* port, const char* count) {
+  const int udp = listen_on(address_of("0.0.0.0", port), SOCK_DGRAM);
+  std::printf("ready\n");
+  std::fflush(stdout);
+  for (int i = std::atoi(count); i > 0; --i) echo_datagram(udp);
+  return 0;
+}
+
+// One stream: bytes that have gone all the way.
+uint64_t stream(const sockaddr_in& to, bool is_sending, uint64_t until_ns) {
+  std::vector<char> buffer(kBufferBytes);
+  const int fd = connect_to(to, is_sending ? 's' : 'r');
+  uint64_t bytes = 0;
+  while (now_ns() < until_ns) {
+    const ssize_t done = is_sending ? ::write(fd, buffer.data(), buffer.size())
+                                    : ::read(fd, buffer.data(), buffer.size());
+    if (done <= 0) give_up("the stream broke");
+    bytes += static_cast<uint64_t>(done);
+  }
+  if (is_sending) {
+    ::shutdown(fd, SHUT_WR);
+    uint64_t arrived = 0;
+    if (::read(fd, &arrived, sizeof(arrived)) != sizeof(arrived)) give_up("no answer");
+    if (arrived != bytes) give_up("bytes are missing");
+  }
+  ::close(fd);
+  return bytes;
+}
+
+int transfer(bool is_sending, const sockaddr_in& to, double seconds, int streams) {
+  const uint64_t begin = now_ns();
+  const uint64_t until = begin + static_cast<uint64_t>(seconds * 1e9);
+  int results[2];
+  if (::pipe(results) != 0) give_up("pipe");
+  for (int i = 1; i < streams; ++i) {
+    if (::fork() != 0) continue;
+    const uint64_t bytes = stream(to, is_sending, until);
+    std::_Exit(::write(results[1], &bytes, sizeof(bytes)) == sizeof(bytes) ? 0 : 1);
+  }
+  uint64_t all = stream(to, is_sending, until);
+  for (int i = 1; i < streams; ++i) {
+    uint64_t bytes = 0;
+    if (::read(results[0], &bytes, sizeof(bytes)) != sizeof(bytes)) give_up("a stream is missing");
+    all += bytes;
+  }
+  std::printf("%s %llu %llu\n", is_sending ? "send" : "receive",
+              static_cast<unsigned long long>(all),
+              static_cast<unsigned long long>(now_ns() - begin));
+  return 0;
+}
+
+int ping(const sockaddr_in& to, double seconds) {
+  const int fd = connect_to(to, 'p');
+  const uint64_t begin = now_ns();
+  const uint64_t until = begin + static_cast<uint64_t>(seconds * 1e9);
+  uint64_t count = 0;
+  char byte = 'x';
+  for (; now_ns() < until; ++count) {
+    if (::write(fd, &byte, 1) != 1 || ::read(fd, &byte, 1) != 1) give_up("the connection broke");
+  }
+  std::printf("ping %llu %llu\n", static_cast<unsigned long long>(count),
+              static_cast<unsigned long long>(now_ns() - begin));
+  return 0;
+}
+
+int datagrams(const sockaddr_in& to, int count, size_t bytes) {
+  const int fd = open_socket(SOCK_DGRAM);
+  const timeval limit{.tv_sec = 5, .tv_usec = 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) give_up("connect");
+  std::vector<char> sent(bytes);
+  std::vector<char> got(65536);
+  int lost = 0;
+  for (int i = 0; i < count; ++i) {
+    for (size_t at = 0; at < bytes; ++at)
+      sent[at] = static_cast<char>(i * 7 + static_cast<int>(at));
+    if (::send(fd, sent.data(), bytes, 0) < 0) give_up("send");
+    const ssize_t size = ::recv(fd, got.data(), got.size(), 0);
+    const bool is_same =
+        size == static_cast<ssize_t>(bytes) && std::equal(sent.begin(), sent.end(), got.begin());
+    lost += is_same ? 0 : 1;
+  }
+  std::printf("udp %d %d\n", count, lost);
+  return lost == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  ::signal(SIGPIPE, SIG_IGN);
+  const std::string_view what = argc > 1 ? argv[1] : "";
+  if (what == "serve" && argc == 4) return serve(argv[2], argv[3]);
+  if (what == "udp-serve" && argc == 4) return serve_datagrams(argv[2], argv[3]);
+  if (argc < 5) {
+    std::fprintf(stderr, "net_peer: see the head of net_peer.cpp\n");
+    return 2;
+  }
+  const sockaddr_in to = address_of(argv[2], argv[3]);
+  if (what == "send" || what == "receive") {
+    return transfer(what == "send", to, std::atof(argv[4]), argc > 5 ? std::atoi(argv[5]) : 1);
+  }
+  if (what == "ping") return ping(to, std::atof(argv[4]));
+  if (what == "udp" && argc == 6) {
+    return datagrams(to, std::atoi(argv[4]), static_cast<size_t>(std::atoi(argv[5])));
+  }
+  return 2;
+}
