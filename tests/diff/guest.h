@@ -12,6 +12,8 @@ class Guest {
  public:
   Guest(const Backgrounds& backgrounds, Executor executor);
   void run(const Case& test, Outcome& outcome);
+  // Of the last case, where it was translated; as text.
+  std::string emitted_code() const { return machine_.emitted_code(); }
 
  private:
   void map(uint64_t linear, uint64_t physical, uint64_t rights);

@@ -42,9 +42,9 @@ Program Runner::shrink(Program program) {
 std::string Runner::report(const Program& program) {
   const Program small = shrink(program);
   const Differences differences = run_one(small);
-  return fmt::format("{}differs:\n{}from:\n{}background {}\n", disassemble(small),
+  return fmt::format("{}differs:\n{}from:\n{}background {}\n{}", disassemble(small),
                      differences.empty() ? "  (not when run again)\n" : differences.text,
-                     describe(small.start), small.background);
+                     describe(small.start), small.background, guest_.emitted_code());
 }
 
 }  // namespace trapeze::diff

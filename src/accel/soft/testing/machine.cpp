@@ -1,5 +1,7 @@
 #include "accel/soft/testing/machine.h"
 
+#include <fmt/format.h>
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/mmu/mmu.h"
 #include "accel/soft/system/mode.h"
+#include "accel/soft/testing/listing.h"
 #include "accel/soft/translator/translator.h"
 #include "base/mapping.h"
 #include "base/units.h"
@@ -158,6 +161,21 @@ void TestMachine::use_translator() {
   Parts& parts = *parts_;
   parts.translator = Translator::create(parts.cpu, *parts.blocks, parts.model).value();
   parts.translator->set_threshold(0);
+}
+
+void TestMachine::translate_here() {
+  Block* const block = parts_->blocks->find(parts_->cpu, nullptr);
+  CHECK(block != nullptr && parts_->translator->enter_point(parts_->cpu, *block) != nullptr);
+}
+
+std::string TestMachine::emitted_code() const {
+  if (parts_->translator == nullptr) return {};
+  std::string text;
+  for (const Translator::Emitted& emitted : parts_->translator->emitted()) {
+    text += fmt::format("code for {:x}:\n{}", emitted.linear,
+                        list_code(emitted.code, *parts_->cpu.translator.tables));
+  }
+  return text;
 }
 
 bool TestMachine::is_intact() const { return parts_->is_intact(); }

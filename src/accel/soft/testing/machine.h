@@ -11,6 +11,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "accel/soft/core/cpu.h"
@@ -32,6 +33,10 @@ class TestMachine {
 
   // From now on all that can be translated is, from its first run.
   void use_translator();
+  // Translates what is at RIP without running it.
+  void translate_here();
+  // What the translator has emitted, as text (listing.h).
+  std::string emitted_code() const;
   // False when something wrote to the bytes beside the Cpu.
   bool is_intact() const;
 

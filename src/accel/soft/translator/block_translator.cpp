@@ -126,12 +126,12 @@ void BlockTranslator::emit() {
     emit_exit(next_rip_of(items_.back()));
   }
   waiting_for_next_.clear();
-  const uint32_t end = code_.here();
+  translation_.end = code_.here();
   code_.restart(translator_.cold_here_);
   emit_ungrouped();
   emit_cold();
   translator_.cold_here_ = code_.here();
-  code_.restart(end);
+  code_.restart(translation_.end);
 }
 
 void BlockTranslator::next_item_is_here() {

@@ -21,6 +21,7 @@ struct Translation {
   uint32_t tag_at = 0;        // where that entry has the (negative) tag it expects
   uint32_t body = 0;          // offset behind the check: for links within a page
   uint32_t live_body = 0;     // offset behind the check for SSE, too: for links from code with SSE
+  uint32_t end = 0;           // behind its code
   uint32_t incoming = kNone;  // first exit that is linked here
   uint32_t hash_next = kNone;
   FastTable table = FastTable::Supervisor;

@@ -237,6 +237,17 @@ void Translator::kill(Translation& translation) {
   }
 }
 
+std::vector<Translator::Emitted> Translator::emitted() const {
+  std::vector<Emitted> all;
+  for (const Translation& translation : translations_) {
+    if (translation.dead) continue;
+    const std::span code(buffer_.exec_base() + translation.body,
+                         translation.end - translation.body);
+    all.push_back({translation.linear, code});
+  }
+  return all;
+}
+
 void Translator::page_dropped(uint64_t page) {
   const auto found = by_page_.find(page);
   if (found == by_page_.end()) return;

@@ -62,6 +62,14 @@ class Translator final : public CodeListener {
 
   const TranslatorStats& stats() const { return stats_; }
 
+  // For tests and their reports: the code of each translation that is in use, from behind its
+  // entry's check, without what lies apart.
+  struct Emitted {
+    uint64_t linear;
+    std::span<const std::byte> code;
+  };
+  std::vector<Emitted> emitted() const;
+
  private:
   friend class BlockTranslator;
   static constexpr uint16_t kHot = 16;
