@@ -74,6 +74,8 @@ struct alignas(64) TranslatorState {
   uint64_t not_if_mask = ~(uint64_t{1} << 9);
   uint64_t pushed_mask = ~((uint64_t{1} << 16) | (uint64_t{1} << 17));
 
+  // What can be translated: 64-bit code, and 32-bit code with flat segments (mmu/mmu.cpp).
+  uint64_t usable = 0;
   uint64_t tag = 0;         // 31 bits of Cpu::code_tag and the FastTable: entries check it
   uint64_t sse_absent = 1;  // 0: the host's XMM registers hold the guest's
   uint64_t reload_sse = 0;  // asks the slow stub to load them before it goes on

@@ -4,6 +4,7 @@
 
 #include "accel/soft/core/env.h"
 #include "accel/soft/mmu/fast_tlb.h"
+#include "accel/soft/mmu/segment_access.h"
 #include "accel/soft/mmu/walk.h"
 #include "base/units.h"
 
@@ -33,13 +34,31 @@ void clear_page(Tlb& tlb, uint64_t linear) {
   }
 }
 
+bool is_flat(const Segment& segment) {
+  constexpr uint32_t kWanted = kSegWritable | kSegS;
+  return is_usable(segment) && segment.base == 0 && segment.limit == 0xffff'ffff &&
+         (segment.access & (kWanted | kSegCode | kSegDown)) == kWanted;
+}
+
+// 32-bit code for which a linear address is an offset: CS, SS, DS and ES hold all of 4 GiB.
+bool is_flat32(const Cpu& cpu) {
+  const Segment& cs = cpu.seg[kCs];
+  return cpu.code_size == CodeSize::Code32 && !is_real_or_vm86(cpu) && cs.base == 0 &&
+         cs.limit == 0xffff'ffff && cpu.stack32 && is_flat(cpu.seg[kSs]) && is_flat(cpu.seg[kDs]) &&
+         is_flat(cpu.seg[kEs]);
+}
+
 void refresh_code_tag(Cpu& cpu) {
   const uint64_t epoch =
       cpu.cpl == 3 ? cpu.tlbs->current->code_epoch : cpu.tlbs->supervisor_code_epoch;
   cpu.code_tag = epoch << 2 | static_cast<uint64_t>(cpu.code_size);
   // Supervisor code under EFLAGS.AC uses another table, so it is other code.
   const bool as_user = cpu.cpl != 3 && cpu.tlb != &cpu.tlbs->supervisor;
-  cpu.translator.tag = (cpu.code_tag << 1 | (as_user ? 1U : 0U)) & kTranslatorTagMask;
+  const bool flat32 = is_flat32(cpu);
+  cpu.translator.usable = (is_code64(cpu) || flat32) && (cpu.cpl == 0 || cpu.cpl == 3) ? 1 : 0;
+  // 3 is no CodeSize: 32-bit code is translated for flat segments.
+  cpu.translator.tag =
+      ((cpu.code_tag | (flat32 ? 3U : 0U)) << 1 | (as_user ? 1U : 0U)) & kTranslatorTagMask;
 }
 
 uint64_t new_epoch(Cpu& cpu) {

@@ -76,7 +76,7 @@ bool BlockTranslator::extend(std::span<const uint8_t> bytes) {
   while (items_.size() < BlockCache::kMaxBlockInsns) {
     Decoded decoded;
     const DecodeStatus status =
-        translator_.decoder_.decode(CodeSize::Code64, bytes.subspan(at), at, decoded);
+        translator_.decoder_.decode(translation_.code_size, bytes.subspan(at), at, decoded);
     if (status != DecodeStatus::Ok) return false;
     // A check at the entry loads the XMM registers: not for code that may not be reached.
     if (uses_sse_state(decoded.zy) && !translation_.uses_sse) return false;
@@ -153,8 +153,7 @@ void BlockTranslator::emit_item(const Item& item) {
       done = true;
       break;
     case Form::Lea:
-      emit_lea(item);
-      done = true;
+      done = emit_lea(item);
       break;
     case Form::Push:
       done = emit_push(item);

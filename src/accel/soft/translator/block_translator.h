@@ -102,11 +102,13 @@ class BlockTranslator {
     uint8_t guest = 0;
     uint8_t host = 0;  // where the instruction has it: its home or a scratch register
   };
+  static constexpr uint8_t kNoExtension = 0xff;
   // What a plain instruction's operands are, once they are seen to be of a kind that can be
   // re-encoded.
   struct PlainOperands {
     RegisterUse reg, rm, opcode;
     const ZydisDecodedOperand* memory = nullptr;
+    uint8_t extension = kNoExtension;  // of the opcode, in ModRM.reg, where it is another
     bool shift_by_cl = false;
     bool any_rex = false;
     bool high_byte = false;
@@ -138,7 +140,7 @@ class BlockTranslator {
   void emit_item(const Item& item);
   void emit_interpret(const Item& item);
   bool emit_plain(const Item& item);
-  void emit_lea(const Item& item);
+  bool emit_lea(const Item& item);
   bool is_direct_lea(const Item& item) const;
   bool emit_push(const Item& item);
   bool emit_pop(const Item& item);
@@ -155,7 +157,14 @@ class BlockTranslator {
   bool emit_bit_string(const Item& item);
   bool emit_push_memory(const Item& item);
 
+  static void to_code64(const ZydisDecodedInstruction& zy, Encoding& encoding,
+                        PlainOperands& operands);
+  bool is_stack_register(ZydisRegister reg) const;
+
   // parts (operands.cpp)
+  // False for addresses that only the interpreter makes: with 16 bits, and through FS, GS and CS in
+  // 32-bit code, whose limits may count.
+  bool may_address(const Item& item, const ZydisDecodedOperand& memory) const;
   bool gather(const Item& item, PlainOperands& out) const;
   bool gather_register(const Item& item, const ZydisDecodedOperand& operand,
                        PlainOperands& out) const;
@@ -224,7 +233,20 @@ class BlockTranslator {
   }
   void emit_cold();
   uint64_t rip_of(const Item& item) const { return translation_.linear + item.insn.start; }
-  uint64_t next_rip_of(const Item& item) const { return rip_of(item) + item.insn.length; }
+  uint64_t next_rip_of(const Item& item) const { return wrap(rip_of(item) + item.insn.length); }
+  bool is_code32() const { return translation_.code_size == CodeSize::Code32; }
+  // Linear addresses and the stack pointer have 32 bits in 32-bit code.
+  uint64_t wrap(uint64_t linear) const { return is_code32() ? linear & 0xffff'ffffU : linear; }
+  int stack_bytes() const { return is_code32() ? 4 : 8; }
+  bool is_stack_wide(const Item& item) const {
+    return item.zy.operand_width == 8 * static_cast<unsigned>(stack_bytes());
+  }
+  // A register of the stack's width.
+  Xbyak::Reg stack_register(uint8_t host) const {
+    if (is_code32()) return Xbyak::Reg32(host);
+    return Xbyak::Reg64(host);
+  }
+  void add_to_rsp(int by);
   const FastTlb& fast_tlb() const { return tables_.tlb[static_cast<unsigned>(translation_.table)]; }
   const uint64_t* tags(const Access& access) const {
     return access.write ? fast_tlb().minus_write : fast_tlb().minus_read;

@@ -20,7 +20,9 @@ bool is_canonical48(uint64_t linear) {
 
 bool BlockTranslator::target_of(const Item& item, uint64_t& target) const {
   if (item.operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
-  target = translation_.linear + static_cast<uint64_t>(item.insn.imm64);
+  // In 32-bit code with a 16-bit operand the target would lose its upper half.
+  if (is_code32() && item.zy.operand_width != 32) return false;
+  target = wrap(translation_.linear + static_cast<uint64_t>(item.insn.imm64));
   return is_canonical48(target);
 }
 
@@ -111,9 +113,7 @@ bool BlockTranslator::emit_jump(const Item& item) {
 
 // R11 = the target of an indirect jump or call. False: left to the interpreter, nothing emitted.
 bool BlockTranslator::load_target(const Item& item) {
-  if (item.zy.operand_width != 64 || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) {
-    return false;
-  }
+  if (!is_stack_wide(item) || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) return false;
   const ZydisDecodedOperand& operand = item.operands[0];
   if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) {
     check_attention(item);
@@ -121,14 +121,14 @@ bool BlockTranslator::load_target(const Item& item) {
     if (kHostRegister[guest] == kInMemory) {
       code_.load(Reg64(kAddress), gpr_offset(guest));
     } else {
-      code_.mov(Reg64(kAddress), Reg64(kHostRegister[guest]));
+      code_.mov(stack_register(kAddress), stack_register(kHostRegister[guest]));
     }
     return true;
   }
-  if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) return false;
+  if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || !may_address(item, operand)) return false;
   check_attention(item);
   const HostMemory memory = probe_operand(item, operand, false);
-  code_.mov(Reg64(kAddress), code_.qword[host(memory)]);
+  code_.mov(stack_register(kAddress), code_.ptr[host(memory)]);
   return true;
 }
 
@@ -184,22 +184,21 @@ void BlockTranslator::push_return_address(const Item& item) {
 }
 
 bool BlockTranslator::emit_return(const Item& item) {
-  if (item.zy.operand_width != 64 || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) {
-    return false;
-  }
+  if (!is_stack_wide(item) || item.zy.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) return false;
   const Reg64 address(kAddress), scratch(kScratch);
   check_attention(item);
   const HostMemory memory = probe_stack(item, kRspNumber, 0, false);
-  code_.mov(address, code_.qword[host(memory)]);
+  code_.mov(stack_register(kAddress), code_.ptr[host(memory)]);
   code_.mov(scratch, code_.ptr[regs::rsp + 8]);
   code_.not_(scratch);
   code_.lea(scratch, code_.ptr[address + scratch + 1]);
   const bool has_count = item.zy.operand_count_visible != 0;
-  const int bytes = 8 + (has_count ? static_cast<int>(item.operands[0].imm.value.u & 0xffff) : 0);
+  const int bytes =
+      stack_bytes() + (has_count ? static_cast<int>(item.operands[0].imm.value.u & 0xffff) : 0);
   const uint32_t site = new_site(item, SiteKind::Interpret);
   cold_returns_.push_back({go_on_if_rcx_zero(), site, bytes});
   emit_islands();
-  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + bytes]);
+  add_to_rsp(bytes);
   code_.ret();
   return true;
 }
@@ -224,7 +223,7 @@ void BlockTranslator::emit_cold_returns() {
     code_.store_imm32(TRAPEZE_STATE(site), item.site);
     code_.jump_to(translator_.stubs_.slow);
     code_.L(found);
-    code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + item.bytes]);
+    add_to_rsp(item.bytes);
     emit_jump_index();
     code_.jmp(code_.element(scratch, tables_.jumps.code));
   }

@@ -6,6 +6,7 @@
 
 namespace trapeze::soft {
 
+using Xbyak::Reg32;
 using Xbyak::Reg64;
 
 namespace {
@@ -180,6 +181,7 @@ unsigned BlockTranslator::extend_group(unsigned first, Group& group,
 
 void BlockTranslator::plan_groups() {
   places_.assign(items_.size(), Place{});
+  if (is_code32()) return;  // addresses wrap: an access may be far from its base
   for (unsigned i = 0; i < items_.size();) {
     Reach reach;
     if (!reach_of(items_[i], reach)) {
@@ -249,8 +251,17 @@ void BlockTranslator::move_rsp(const Item& item, int by) {
 
 void BlockTranslator::settle_rsp() {
   if (pending_rsp_ == 0) return;
-  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(kHostRsp) + pending_rsp_]);
+  add_to_rsp(pending_rsp_);
   pending_rsp_ = 0;
+}
+
+void BlockTranslator::add_to_rsp(int by) {
+  const auto sum = code_.ptr[Reg64(kHostRsp) + by];
+  if (is_code32()) {
+    code_.lea(Reg32(kHostRsp), sum);
+  } else {
+    code_.lea(Reg64(kHostRsp), sum);
+  }
 }
 
 // True when the item needs the current RSP, inside a group.

@@ -178,14 +178,24 @@ void BlockTranslator::store_scratch(const RegisterUse& use) {
   }
 }
 
+bool BlockTranslator::may_address(const Item& item, const ZydisDecodedOperand& memory) const {
+  if (item.zy.address_width == 16) return false;
+  if (!is_code32()) return true;
+  const ZydisRegister segment = memory.mem.segment;
+  return segment == ZYDIS_REGISTER_DS || segment == ZYDIS_REGISTER_SS ||
+         segment == ZYDIS_REGISTER_ES;
+}
+
 bool BlockTranslator::constant_linear(const Item& item, const ZydisDecodedOperand& memory,
                                       uint64_t& linear) const {
   const auto& mem = memory.mem;
   if (mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS) return false;
-  if (mem.index != ZYDIS_REGISTER_NONE || item.zy.address_width != 64) return false;
+  if (mem.index != ZYDIS_REGISTER_NONE || item.zy.address_width != (is_code32() ? 32 : 64)) {
+    return false;
+  }
   const uint64_t disp = mem.disp.has_displacement ? static_cast<uint64_t>(mem.disp.value) : 0;
   if (mem.base == ZYDIS_REGISTER_NONE) {
-    linear = disp;
+    linear = wrap(disp);
     return true;
   }
   if (mem.base != ZYDIS_REGISTER_RIP) return false;
@@ -363,7 +373,11 @@ HostMemory BlockTranslator::probe_operand(const Item& item, const ZydisDecodedOp
 HostMemory BlockTranslator::probe_stack(const Item& item, uint8_t base, int32_t offset,
                                         bool write) {
   if (place_of(item) != nullptr) return group_access(item);
-  return probe_base(item, {code_.here(), 8, write, false}, kHostRegister[base], offset);
+  const auto size = static_cast<uint16_t>(stack_bytes());
+  const Access access{code_.here(), size, write, false};
+  if (!is_code32()) return probe_base(item, access, kHostRegister[base], offset);
+  code_.lea(Reg32(kAddress), code_.ptr[Reg64(kHostRegister[base]) + offset]);
+  return probe(item, access);
 }
 
 HostMemory BlockTranslator::combine(HostMemory memory) {

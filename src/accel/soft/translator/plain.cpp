@@ -42,6 +42,10 @@ Encoding encoding_of(const ZydisDecodedInstruction& zy, std::span<const uint8_t>
   return encoding;
 }
 
+bool is_one_byte_inc_dec(const ZydisDecodedInstruction& zy) {
+  return map_of(zy) == 0 && zy.opcode >= 0x40 && zy.opcode <= 0x4f;
+}
+
 bool has_two_repeat_prefixes(const ZydisDecodedInstruction& zy) {
   bool f2 = false, f3 = false;
   for (unsigned i = 0; i < zy.raw.prefix_count; ++i) {
@@ -83,14 +87,32 @@ bool BlockTranslator::is_encodable(const Item& item) {
   return !(has_memory(item) && is_bit_string(item.zy, item.operands));
 }
 
+// What 64-bit code encodes otherwise: 40 to 4F are REX prefixes there, and 82 is nothing.
+void BlockTranslator::to_code64(const ZydisDecodedInstruction& zy, Encoding& encoding,
+                                PlainOperands& operands) {
+  if (is_one_byte_inc_dec(zy)) {
+    encoding.opcode = 0xff;
+    operands.rm = operands.opcode;
+    operands.opcode.used = false;
+    operands.extension = zy.opcode >= 0x48 ? 1 : 0;
+  } else if (encoding.map == 0 && encoding.opcode == 0x82) {
+    encoding.opcode = 0x80;
+  }
+}
+
 bool BlockTranslator::emit_plain(const Item& item) {
   const ZydisDecodedInstruction& zy = item.zy;
   PlainOperands operands;
+  for (unsigned i = 0; i < zy.operand_count_visible; ++i) {
+    const ZydisDecodedOperand& operand = item.operands[i];
+    if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && !may_address(item, operand)) return false;
+  }
   if (has_memory(item) && is_bit_string(zy, item.operands)) return emit_bit_string(item);
   if (!is_encodable(item) || !gather(item, operands)) return false;
   const bool in_group = use_groups_ && group_of(item) != kNone;
   if (!assign_scratch(operands, !in_group)) return false;
   Encoding encoding = encoding_of(zy, item.bytes);
+  if (is_code32()) to_code64(zy, encoding, operands);
   encoding.any_rex = operands.any_rex;
   encoding.no_rex = operands.high_byte;
 
@@ -99,7 +121,8 @@ bool BlockTranslator::emit_plain(const Item& item) {
     cached_ = kInMemory;
   }
   if (emit_slot_form(item, operands, encoding)) return true;
-  const uint8_t reg = operands.reg.used ? operands.reg.host : zy.raw.modrm.reg & 7;
+  uint8_t reg = operands.reg.used ? operands.reg.host : zy.raw.modrm.reg & 7;
+  if (operands.extension != kNoExtension) reg = operands.extension;
   HostMemory memory;
   if (operands.memory != nullptr) {
     const bool moffs = (zy.attributes & ZYDIS_ATTRIB_HAS_MODRM) == 0;
@@ -177,12 +200,15 @@ bool BlockTranslator::is_direct_lea(const Item& item) const {
     return reg == ZYDIS_REGISTER_NONE || (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15 &&
                                           kHostRegister[gpr_slot(reg) / 8] != kInMemory);
   };
-  return item.zy.operand_width != 16 && item.zy.address_width == 64 &&
-         kHostRegister[item.insn.dst / 8] != kInMemory && pinned(mem.base) && pinned(mem.index) &&
-         (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE);
+  // An address of 32 bits is the lower half of the sum, as a result of 32 bits is.
+  const bool right_width = item.zy.address_width == 64
+                               ? item.zy.operand_width != 16
+                               : item.zy.address_width == 32 && item.zy.operand_width == 32;
+  return right_width && kHostRegister[item.insn.dst / 8] != kInMemory && pinned(mem.base) &&
+         pinned(mem.index) && (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE);
 }
 
-void BlockTranslator::emit_lea(const Item& item) {
+bool BlockTranslator::emit_lea(const Item& item) {
   const uint8_t guest = item.insn.dst / 8;
   const uint8_t home = kHostRegister[guest];
   if (is_direct_lea(item)) {
@@ -198,8 +224,9 @@ void BlockTranslator::emit_lea(const Item& item) {
     } else {
       code_.lea(Reg64(home), code_.ptr[sum]);
     }
-    return;
+    return true;
   }
+  if (item.zy.address_width == 16) return false;
   emit_linear(item, item.operands[1], false);
   const Reg64 address(kAddress);
   if (item.zy.operand_width == 16) {
@@ -208,7 +235,7 @@ void BlockTranslator::emit_lea(const Item& item) {
     } else {
       code_.mov(Reg16(home), Reg16(kAddress));
     }
-    return;
+    return true;
   }
   if (item.zy.operand_width == 32) code_.mov(Reg32(kAddress), Reg32(kAddress));
   if (home == kInMemory) {
@@ -216,12 +243,20 @@ void BlockTranslator::emit_lea(const Item& item) {
   } else {
     code_.mov(Reg64(home), address);
   }
+  return true;
 }
 
 // True when the value is one of 32 bits that is sign-extended; else RCX has it.
 bool BlockTranslator::push_constant(const Item& item, uint64_t value) {
-  HostMemory memory = probe_stack(item, 4, -8, true);
+  HostMemory memory = probe_stack(item, kRspNumber, -stack_bytes(), true);
   const auto low = static_cast<int32_t>(value);
+  if (is_code32()) {
+    memory = free_scratch(memory);
+    code_.mov(Reg32(kScratch), static_cast<uint32_t>(value));
+    code_.mov(code_.dword[host(memory)], Reg32(kScratch));
+    move_rsp(item, -4);
+    return false;
+  }
   const bool is_short = static_cast<uint64_t>(static_cast<int64_t>(low)) == value;
   if (is_short) {
     code_.mov(code_.qword[host(memory)], low);
@@ -235,7 +270,7 @@ bool BlockTranslator::push_constant(const Item& item, uint64_t value) {
 }
 
 bool BlockTranslator::emit_push(const Item& item) {
-  if (item.zy.operand_width != 64) return false;
+  if (!is_stack_wide(item)) return false;
   const ZydisDecodedOperand& operand = item.operands[0];
   if (operand.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
     push_constant(item, static_cast<uint64_t>(item.insn.imm64));
@@ -243,47 +278,52 @@ bool BlockTranslator::emit_push(const Item& item) {
   }
   if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) return emit_push_memory(item);
   if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  if (ZydisRegisterGetClass(operand.reg.value) != ZYDIS_REGCLASS_GPR64) return false;
+  if (!is_stack_register(operand.reg.value)) return false;
   const uint8_t guest = item.insn.dst / 8;
-  HostMemory memory = probe_stack(item, 4, -8, true);
+  HostMemory memory = probe_stack(item, kRspNumber, -stack_bytes(), true);
   if (kHostRegister[guest] == kInMemory) {
     memory = free_scratch(memory);
     code_.load(Reg64(kScratch), gpr_offset(guest));
     code_.mov(code_.qword[host(memory)], Reg64(kScratch));
   } else {
-    code_.mov(code_.qword[host(memory)], Reg64(kHostRegister[guest]));
+    code_.mov(code_.ptr[host(memory)], stack_register(kHostRegister[guest]));
   }
-  move_rsp(item, -8);
+  move_rsp(item, -stack_bytes());
   return true;
 }
 
 bool BlockTranslator::emit_pop(const Item& item) {
-  if (item.zy.operand_width != 64) return false;
+  if (!is_stack_wide(item)) return false;
   const ZydisDecodedOperand& operand = item.operands[0];
   if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  if (ZydisRegisterGetClass(operand.reg.value) != ZYDIS_REGCLASS_GPR64) return false;
+  if (!is_stack_register(operand.reg.value)) return false;
   const uint8_t guest = item.insn.dst / 8;
-  const HostMemory memory = probe_stack(item, 4, 0, false);
+  const HostMemory memory = probe_stack(item, kRspNumber, 0, false);
   if (guest == kRspNumber) {  // the value, not the incremented pointer (SDM 2B)
-    code_.mov(Reg64(kHostRsp), code_.qword[host(memory)]);
+    code_.mov(stack_register(kHostRsp), code_.ptr[host(memory)]);
     return true;
   }
   if (kHostRegister[guest] == kInMemory) {
     code_.mov(Reg64(kScratch), code_.qword[host(memory)]);
     code_.store(gpr_offset(guest), Reg64(kScratch));
   } else {
-    code_.mov(Reg64(kHostRegister[guest]), code_.qword[host(memory)]);
+    code_.mov(stack_register(kHostRegister[guest]), code_.ptr[host(memory)]);
   }
-  move_rsp(item, 8);
+  move_rsp(item, stack_bytes());
   return true;
 }
 
 bool BlockTranslator::emit_leave(const Item& item) {
-  if (item.zy.operand_width != 64) return false;
-  const HostMemory memory = probe_stack(item, 5, 0, false);
-  code_.lea(Reg64(kHostRsp), code_.ptr[Reg64(5) + 8]);
-  code_.mov(Reg64(5), code_.qword[host(memory)]);
+  if (!is_stack_wide(item)) return false;
+  constexpr uint8_t kRbp = 5;
+  const HostMemory memory = probe_stack(item, kRbp, 0, false);
+  code_.lea(stack_register(kHostRsp), code_.ptr[Reg64(kRbp) + stack_bytes()]);
+  code_.mov(stack_register(kRbp), code_.ptr[host(memory)]);
   return true;
+}
+
+bool BlockTranslator::is_stack_register(ZydisRegister reg) const {
+  return ZydisRegisterGetClass(reg) == (is_code32() ? ZYDIS_REGCLASS_GPR32 : ZYDIS_REGCLASS_GPR64);
 }
 
 }  // namespace trapeze::soft

@@ -82,6 +82,7 @@ bool BlockTranslator::emit_swap_gs() {
 bool BlockTranslator::emit_compare_exchange_wide(const Item& item) {
   const bool wide = item.zy.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
   if (item.operands[0].type != ZYDIS_OPERAND_TYPE_MEMORY) return false;
+  if (!may_address(item, item.operands[0])) return false;
   const HostMemory memory = free_scratch(probe_operand(item, item.operands[0], wide));
   code_.mov(Reg64(kScratch), Reg64(kHostRcx));
   Encoding encoding;
@@ -125,6 +126,7 @@ bool BlockTranslator::emit_bit_string(const Item& item) {
 }
 
 bool BlockTranslator::emit_push_memory(const Item& item) {
+  if (is_code32()) return false;
   const HostMemory from = probe_operand(item, item.operands[0], false);
   code_.mov(Reg64(kScratch), code_.qword[host(from)]);
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));

@@ -25,6 +25,7 @@ struct Translation {
   uint32_t incoming = kNone;  // first exit that is linked here
   uint32_t hash_next = kNone;
   FastTable table = FastTable::Supervisor;
+  CodeSize code_size = CodeSize::Code64;
   bool crosses = false;
   bool dead = false;  // its bytes have changed
   bool uses_sse = false;

@@ -74,21 +74,13 @@ bool Translator::is_supported(std::string* reason) {
 
 // --- finding and making translations
 
-namespace {
-
-bool can_translate(const Cpu& cpu) {
-  return is_code64(cpu) && cpu.linear_base[kCs] == 0 && (cpu.cpl == 0 || cpu.cpl == 3);
-}
-
-}  // namespace
-
 uint32_t Translator::find_translation(const Cpu& cpu, uint64_t gpa) const {
   const auto found = by_address_.find(gpa);
   if (found == by_address_.end()) return kNone;
   for (uint32_t i = found->second; i != kNone; i = translations_[i].hash_next) {
     const Translation& translation = translations_[i];
     if (!translation.dead && translation.linear == cpu.rip &&
-        translation.table == current_table(cpu)) {
+        translation.code_size == cpu.code_size && translation.table == current_table(cpu)) {
       return i;
     }
   }
@@ -104,7 +96,7 @@ bool Translator::is_valid_crossing(Cpu& cpu, const Translation& translation) {
 }
 
 const void* Translator::enter_point(Cpu& cpu, Block& block) {
-  if (!can_translate(cpu) || !block.in_ram) return nullptr;
+  if (cpu.translator.usable == 0 || !block.in_ram) return nullptr;
   if (flush_wanted_ || cpu.translator.flush != 0) flush(cpu);
   uint32_t index = find_translation(cpu, block.gpa);
   if (index != kNone && translations_[index].crosses &&
@@ -141,7 +133,7 @@ void Translator::extend(BlockTranslator& emitter, const Block& block, std::span<
   const uint64_t room = std::min<uint64_t>(bytes.size(), kPageSize - block.gpa % kPageSize);
   bool is_read = false;
   for (uint16_t at = emitter.may_extend(); at != 0 && at < room; at = emitter.may_extend()) {
-    if (blocks_.heat_at(block.gpa + at, CodeSize::Code64) < threshold_ / kExtendHeat) return;
+    if (blocks_.heat_at(block.gpa + at, block.code_size) < threshold_ / kExtendHeat) return;
     const std::span rest = bytes.subspan(block.size_bytes, room - block.size_bytes);
     if (!is_read &&
         !cpu_.env->memory->read(Gpa{block.gpa + block.size_bytes}, std::as_writable_bytes(rest))) {
@@ -171,6 +163,7 @@ uint32_t Translator::translate(Cpu& cpu, const Block& block) {
   translation.linear = cpu.rip;
   translation.table = current_table(cpu);
   translation.crosses = block.crosses;
+  translation.code_size = block.code_size;
 
   const uint32_t start = code_.here();
   const uint32_t cold_start = cold_here_;
@@ -203,7 +196,7 @@ void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
   // the jump table may hold code of another address space, or for another table.
   const bool same_page = !exit.after_call && (from.linear ^ to.linear) / kPageSize == 0 &&
                          (from.gpa ^ to.gpa) / kPageSize == 0 && from.table == to.table &&
-                         !from.crosses && !to.crosses;
+                         from.code_size == to.code_size && !from.crosses && !to.crosses;
   const uint32_t body = from.uses_sse ? to.live_body : to.body;
   code_.set_jump(exit.jump, same_page ? body : to.entry);
   exit.linked = target;

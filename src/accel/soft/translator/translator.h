@@ -48,7 +48,8 @@ class Translator final : public CodeListener {
   const void* find(const Cpu& cpu) const {
     const JumpTable& jumps = cpu.translator.tables->jumps;
     const unsigned i = JumpTable::index(cpu.rip);
-    return jumps.minus_linear[i] + cpu.rip == 0 && is_code64(cpu) ? jumps.code[i] : nullptr;
+    return jumps.minus_linear[i] + cpu.rip == 0 && cpu.translator.usable != 0 ? jumps.code[i]
+                                                                              : nullptr;
   }
   // The code for `block`, which is at cpu.rip; translates it if need be. nullptr: interpret it.
   const void* enter_point(Cpu& cpu, Block& block);

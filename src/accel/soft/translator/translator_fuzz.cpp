@@ -1,9 +1,9 @@
 // Any guest code under the translator: it reaches guest RAM and its own Cpu and nothing else, and
 // leaves what the interpreter leaves. Both machines' RAM and Cpu lie between inaccessible pages.
 //
-// Input: byte 0 is the privilege and where the code lies, bytes 1 to 17 choose the registers and
-// the flags, the rest is the code. Only a few pages are mapped (Layout), so that comparing all that
-// can change is cheap.
+// Input: byte 0 is the privilege and where the code lies, bytes 1 to 17 choose the registers,
+// the flags and 32-bit code, the rest is the code. Only a few pages are mapped (Layout), so that
+// comparing all that can change is cheap.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -160,9 +160,17 @@ class Side {
     for (unsigned i = 0; i < 16; ++i) state.gpr[i] = kPointers[header[1 + i] % 32];
     state.gpr[kRsp] += header[0] & 8;
     state.rflags = 2 | (header[17] & 0xd5) | (header[0] & 4) << 9;
-    if ((header[0] & 1) != 0) {
+    const bool is_user = (header[0] & 1) != 0;
+    const bool is_code32 = (header[17] & 0x20) != 0;  // compatibility mode
+    if (is_user) {
       state.segments[kCs] = {0, 0xffff'ffff, 0xa0fb, 0x33};
       state.segments[kSs] = {0, 0xffff'ffff, 0xc0f3, 0x2b};
+    }
+    if (is_code32) {
+      state.segments[kCs].access = is_user ? 0xc0fb : 0xc09b;
+      state.segments[kSs] = {0, 0xffff'ffff, is_user ? 0xc0f3U : 0xc093U, is_user ? 0x2bU : 0x10U};
+      state.segments[kDs] = state.segments[kEs] = {0, 0xffff'ffff, 0xc0f3, 0x2b};
+      if ((header[17] & 2) == 0) state.gpr[kRsp] &= 0xffff'ffff;
     }
     state.segments[kGs].base = kData;
     cpu().attention.fetch_and(kAttnCode);
