@@ -1,7 +1,7 @@
 """The same static program on the host and in guests of 1, 2 and 4 vCPUs prints the same, and bytes by
 the hundred million go through a guest's gzip and sha256sum unharmed.
 
-Environment: TRAPEZE, TRAPEZE_KIT as for run_test.py; TRAPEZE_WORKOUT (the program, see programs/);
+Environment: TRAPEZE, TRAPEZE_KIT as for run_test.py; TRAPEZE_WORKOUT, TRAPEZE_CODE32 (see programs/);
 TRAPEZE_SOFT_EXEC (interpreter or translator; else what is the default).
 """
 
@@ -12,6 +12,7 @@ import subprocess
 import unittest
 
 PROGRAM = os.environ.get("TRAPEZE", "build/trapeze")
+CODE32 = os.environ.get("TRAPEZE_CODE32", "build/tests/guest/code32")
 WORKOUT = os.environ.get("TRAPEZE_WORKOUT", "build/tests/guest/workout")
 EXECUTOR = os.environ.get("TRAPEZE_SOFT_EXEC")
 LARGE_MIB = int(os.environ.get("TRAPEZE_TEST_LARGE_MIB", "32"))
@@ -42,6 +43,19 @@ class Workout(unittest.TestCase):
 
     def test_four_vcpus(self):
         self.check(4)
+
+    def test_a_32_bit_program(self):
+        with open(CODE32, "rb") as file:
+            program = file.read()
+        script = "cat >/tmp/code32 && chmod +x /tmp/code32 && exec /tmp/code32"
+        guest = in_guest(script, program)
+        try:
+            wanted = subprocess.run([CODE32], capture_output=True, timeout=LIMIT, check=True).stdout
+        except OSError:  # the host's kernel runs none
+            wanted = in_guest(script, program, "--accel", "soft", "--soft-exec",
+                              "interpreter").stdout
+        self.assertEqual((guest.returncode, guest.stdout), (0, wanted), guest)
+        self.assertEqual(len(wanted.splitlines()), 4)
 
     def test_large_input_is_compressed_and_hashed(self):
         data = random.Random(1).randbytes(1 << 20) * LARGE_MIB
