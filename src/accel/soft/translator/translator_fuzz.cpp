@@ -168,7 +168,7 @@ class Side {
     }
     if (is_code32) {
       state.segments[kCs].access = is_user ? 0xc0fb : 0xc09b;
-      state.segments[kSs] = {0, 0xffff'ffff, is_user ? 0xc0f3U : 0xc093U, is_user ? 0x2bU : 0x10U};
+      if (!is_user) state.segments[kSs] = {0, 0xffff'ffff, 0xc093, 0x10};
       state.segments[kDs] = state.segments[kEs] = {0, 0xffff'ffff, 0xc0f3, 0x2b};
       if ((header[17] & 2) == 0) state.gpr[kRsp] &= 0xffff'ffff;
     }
