@@ -79,7 +79,7 @@ OsResult<OpenedFile> SharedFolder::open(uint64_t node, uint32_t flags) {
   Fd fd = TRY(host_.reopen(path, host_flags(flags)));
   bool is_unchanged = config_.is_static;
   if (!config_.is_static) is_unchanged = note_content(*inode, TRY(HostFiles::stat_of(fd.get())));
-  OpenedFile opened = TRY(add_handle(std::move(fd), *inode, flags & ~O_TRUNC, false));
+  OpenedFile opened = TRY(add_handle(std::move(fd), *inode, without_truncation(flags), false));
   opened.is_unchanged = is_unchanged;
   return opened;
 }
@@ -90,7 +90,7 @@ OsResult<OpenedFile> SharedFolder::create(uint64_t parent, const std::string& na
   if (handles_.size() >= config_.limits.handles) return os_fail(ENFILE);
   Inode& parent_inode = *TRY(known(parent));
   auto made = create_file(folder, parent_inode, name,
-                          static_cast<uint32_t>(host_flags(flags & ~O_TRUNC)), file);
+                          static_cast<uint32_t>(host_flags(without_truncation(flags))), file);
   if (!made) {
     // Somebody on the host was first: to the guest it is as if the file had been there all along.
     if (made.error().value != EEXIST || (flags & O_EXCL) != 0) return os_fail(made.error().value);
@@ -104,7 +104,7 @@ OsResult<OpenedFile> SharedFolder::create(uint64_t parent, const std::string& na
   inodes_.add_lookup(*inode);
   entry.node = inode->node;
   auto opened = inodes_.descriptor(*inode)
-                    ? add_handle(std::move(*made), *inode, flags & ~O_TRUNC, false)
+                    ? add_handle(std::move(*made), *inode, without_truncation(flags), false)
                     : OsResult<OpenedFile>(os_fail(ESTALE));
   if (!opened) forget(entry.node, 1);
   return opened;

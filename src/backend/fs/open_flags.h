@@ -14,6 +14,9 @@ constexpr int host_flags(uint32_t guest_flags) {
   return static_cast<int>(guest_flags & kPassed);
 }
 
+// Of an open file: what would be wrong to do again.
+constexpr uint32_t without_truncation(uint32_t flags) { return flags & ~uint32_t{O_TRUNC}; }
+
 constexpr bool is_for_writing(uint32_t guest_flags) {
   return (guest_flags & O_ACCMODE) != O_RDONLY || (guest_flags & O_TRUNC) != 0;
 }

@@ -146,8 +146,9 @@ void SharedFolder::restore(const FolderState& state) {
     if (!(saved.is_folder && inode->is_sealed)) {
       const auto path = inodes_.descriptor(*inode);
       if (!path) continue;
-      auto opened = host_.reopen(
-          *path, saved.is_folder ? O_RDONLY | O_DIRECTORY : host_flags(saved.flags & ~O_TRUNC));
+      auto opened =
+          host_.reopen(*path, saved.is_folder ? O_RDONLY | O_DIRECTORY
+                                              : host_flags(without_truncation(saved.flags)));
       if (!opened) continue;
       fd = std::move(*opened);
     }
