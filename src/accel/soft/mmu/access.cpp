@@ -49,6 +49,7 @@ void fill_tlb(Cpu& cpu, Tlb& tlb, uint64_t linear, const Translation& translatio
   const bool has_code = cpu.env->code_map->has_code(frame / kPageSize);
   entry.read_tag = page;
   entry.write_tag = translation.writable && !has_code ? page : kNoTag;
+  tlb.may_write |= entry.write_tag == page;
   entry.addend = reinterpret_cast<uint64_t>(host) - page;
   entry.frame = frame | (translation.global ? 1U : 0U) | (translation.large ? 2U : 0U);
   if (translation.large) tlb.large_regions |= Tlb::region(page);

@@ -1,7 +1,7 @@
 // Upkeep of the TLB that translated code probes inline (core/translator_state.h). Its entries are
 // copies of TLB entries (mmu/tlb.h) that were valid when they were made; whatever drops
-// translations there drops them here. All functions run on the vCPU's own thread, and do nothing for a
-// CPU without a translator.
+// translations there drops them here. All functions run on the vCPU's own thread, and do nothing
+// for a CPU without a translator.
 #pragma once
 
 #include <span>

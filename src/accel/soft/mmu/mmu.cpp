@@ -17,6 +17,7 @@ constexpr uint64_t kFrameGlobal = 1, kFrameLarge = 2;
 void clear(Tlb& tlb) {
   std::fill(std::begin(tlb.entries), std::end(tlb.entries), TlbEntry{});
   tlb.large_regions = 0;
+  tlb.may_write = false;
   tlb.local_count = 0;
 }
 
@@ -267,15 +268,29 @@ bool translate_fetch(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
   return true;
 }
 
-void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {
-  const auto drop = [pages](Tlb& tlb) {
+namespace {
+
+void drop_write_tags(Tlb& tlb, std::span<const uint64_t> pages) {
+  if (!tlb.may_write) return;
+  if (pages.empty()) tlb.may_write = false;
+  if (pages.size() == 1) {  // the usual case: code was found on a new page
+    const uint64_t page = pages.front();
     for (TlbEntry& entry : tlb.entries) {
-      const uint64_t frame = entry.frame / kPageSize;
-      const bool wanted =
-          pages.empty() || std::find(pages.begin(), pages.end(), frame) != pages.end();
-      if (wanted) entry.write_tag = kNoTag;
+      if (entry.frame / kPageSize == page) entry.write_tag = kNoTag;
     }
-  };
+    return;
+  }
+  for (TlbEntry& entry : tlb.entries) {
+    const uint64_t frame = entry.frame / kPageSize;
+    const bool wanted =
+        pages.empty() || std::find(pages.begin(), pages.end(), frame) != pages.end();
+    if (wanted) entry.write_tag = kNoTag;
+  }
+}
+
+}  // namespace
+
+void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {
   const auto host_base = reinterpret_cast<uint64_t>(cpu.env->memory->host_base());
   for (unsigned i = 0; i < kFastTables; ++i) {
     const auto table = static_cast<FastTable>(i);
@@ -285,11 +300,11 @@ void drop_write_tags(Cpu& cpu, std::span<const uint64_t> pages) {
       clear_fast_writes(cpu, table, host_base, pages);
     }
   }
-  drop(cpu.tlbs->supervisor);
+  drop_write_tags(cpu.tlbs->supervisor, pages);
   for (AddressSpace& space : cpu.tlbs->spaces) {
     if (space.code_epoch == 0) continue;  // never used
-    drop(space.user);
-    drop(space.user_as_supervisor);
+    drop_write_tags(space.user, pages);
+    drop_write_tags(space.user_as_supervisor, pages);
   }
 }
 

@@ -31,6 +31,7 @@ struct TlbEntry {
 struct Tlb {
   TlbEntry entries[kTlbEntries];
   uint64_t large_regions = 0;  // bit (GiB number % 64): some entry there is part of a large page
+  bool may_write = false;      // some entry may have a write tag
   // Pages whose translations are not global, so that dropping them need not look at all entries;
   // more than kMaxLocal: not all are listed.
   static constexpr unsigned kMaxLocal = 64;
@@ -46,11 +47,15 @@ struct Tlb {
   bool may_have_large(uint64_t linear) const { return (large_regions & region(linear)) != 0; }
   // Not simply the lowest bits: two pages that fight for an entry of the inline TLB, which is
   // indexed by those, should not do so here too. translator/stubs.cpp does the same in code.
+  //
+  // No two pages in a row may share an entry: an access that crosses pages is looked up by its
+  // first byte and compared by its last, and would hit.
   static constexpr unsigned kIndexShift = 10;
-  TlbEntry& entry(uint64_t linear) {
+  static constexpr unsigned index(uint64_t linear) {
     const uint64_t page = linear / kPageSize;
-    return entries[(page ^ page >> kIndexShift) % kTlbEntries];
+    return static_cast<unsigned>((page + (page >> kIndexShift)) % kTlbEntries);
   }
+  TlbEntry& entry(uint64_t linear) { return entries[index(linear)]; }
 };
 
 // Which pages code was fetched from since the code epoch began, roughly (no false negatives): most

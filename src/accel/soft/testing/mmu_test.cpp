@@ -194,6 +194,24 @@ TEST_F(MmuTest, access_across_pages_faults_before_it_writes) {
   EXPECT_EQ(machine_.memory().load<uint64_t>(Gpa{kFrame + kPageSize - 4}), 1U);
 }
 
+TEST_F(MmuTest, pages_in_a_row_never_share_an_entry) {
+  for (uint64_t page = 1; page < uint64_t{1} << 21; ++page) {
+    ASSERT_NE(Tlb::index((page - 1) * kPageSize), Tlb::index(page * kPageSize)) << page;
+  }
+}
+
+// The index of 2 GiB was that of the page before: the access hit, and reached in front of the
+// frame.
+TEST_F(MmuTest, access_across_2_gib_looks_at_both_pages) {
+  machine_.memory().store<uint64_t>(Gpa{0x2000 + 16}, 0x5000 | 7);
+  map(kPresent | kWritable | kUser);
+  flush_tlb(machine_.cpu());
+  EXPECT_EQ(write_result(2 * GiB), kOk);
+  EXPECT_EQ(read_result(2 * GiB - 4), 0U);  // the page is absent
+  EXPECT_EQ(machine_.cpu().fault.cr2, 2 * GiB - 4);
+  EXPECT_EQ(write_result(2 * GiB - 4), 2U);
+}
+
 TEST_F(MmuTest, non_canonical_address_is_a_protection_fault_by_segment) {
   uint64_t value = 0;
   Cpu& cpu = machine_.cpu();

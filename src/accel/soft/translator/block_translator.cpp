@@ -57,7 +57,7 @@ void BlockTranslator::add(const Decoded& decoded, std::span<const uint8_t> bytes
   item.form = Form::Interpret;
   if (item.insn.run != exec::undefined_opcode() &&
       decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
-    item.form = form_of(decoded.zy);
+    item.form = form_of(decoded.zy, decoded.operands);
     if (uses_sse_state(decoded.zy)) translation_.uses_sse = true;
   }
   open_ended_ = !ends_block(decoded);
@@ -191,6 +191,9 @@ void BlockTranslator::emit_item(const Item& item) {
       break;
     case Form::CompareExchangeWide:
       done = emit_compare_exchange_wide(item);
+      break;
+    case Form::ReadSegment:
+      done = emit_read_segment(item);
       break;
   }
   if (!done) emit_interpret(item);

@@ -155,6 +155,7 @@ class BlockTranslator {
   bool emit_enable_interrupts(const Item& item);
   bool emit_compare_exchange_wide(const Item& item);
   bool emit_bit_string(const Item& item);
+  bool emit_read_segment(const Item& item);
   bool emit_push_memory(const Item& item);
 
   static void to_code64(const ZydisDecodedInstruction& zy, Encoding& encoding,

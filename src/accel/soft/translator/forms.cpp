@@ -187,7 +187,11 @@ bool uses_sse_state(const ZydisDecodedInstruction& zy) {
          !is_special_sse(zy.mnemonic);
 }
 
-Form form_of(const ZydisDecodedInstruction& zy) {
+Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
+  const bool reads_segment = zy.mnemonic == ZYDIS_MNEMONIC_MOV && zy.opcode == 0x8c &&
+                             zy.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+                             operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
+  if (reads_segment) return Form::ReadSegment;
   const Form form = kForms[static_cast<size_t>(zy.mnemonic)];
   if (form != Form::Interpret) return form;
   return uses_sse_state(zy) ? Form::Plain : Form::Interpret;

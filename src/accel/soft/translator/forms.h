@@ -24,12 +24,13 @@ enum class Form : uint8_t {
   EnableInterrupts,
   SwapGs,
   CompareExchangeWide,  // CMPXCHG8B, CMPXCHG16B
+  ReadSegment,          // MOV of a segment register to a general one
 };
 
 // True for what needs the SSE unit: XMM registers or MXCSR.
 bool uses_sse_state(const ZydisDecodedInstruction& zy);
 
-Form form_of(const ZydisDecodedInstruction& zy);
+Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands);
 
 // SSE instructions whose 16-byte memory operand may be anywhere.
 bool may_be_unaligned(ZydisMnemonic mnemonic);

@@ -58,6 +58,7 @@ const Snippet kSnippets[] = {
     {"pushfq", {0x9c}},
     {"cli", {0xfa}},
     {"swapgs", {0x0f, 0x01, 0xf8}},
+    {"mov eax, ss", {0x8c, 0xd0}},
     {"cpuid", {0x0f, 0xa2}},
 };
 

@@ -64,6 +64,7 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
     case Form::EnableInterrupts:
     case Form::SwapGs:
     case Form::CompareExchangeWide:
+    case Form::ReadSegment:
       return false;
   }
   const ZydisDecodedOperand* memory = nullptr;
@@ -108,6 +109,7 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
     case Form::EnableInterrupts:
     case Form::SwapGs:
     case Form::CompareExchangeWide:
+    case Form::ReadSegment:
       break;
     case Form::DisableInterrupts:
       return translation_.table != FastTable::User;

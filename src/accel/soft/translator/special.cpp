@@ -94,6 +94,42 @@ bool BlockTranslator::emit_compare_exchange_wide(const Item& item) {
   return true;
 }
 
+// MOV of a segment register: 32 and 64 bits are zero-extended (SDM 2B).
+bool BlockTranslator::emit_read_segment(const Item& item) {
+  if (item.zy.operand_width == 16) return false;
+  SegIndex segment;
+  switch (static_cast<int>(item.operands[1].reg.value)) {
+    case ZYDIS_REGISTER_ES:
+      segment = kEs;
+      break;
+    case ZYDIS_REGISTER_CS:
+      segment = kCs;
+      break;
+    case ZYDIS_REGISTER_SS:
+      segment = kSs;
+      break;
+    case ZYDIS_REGISTER_DS:
+      segment = kDs;
+      break;
+    case ZYDIS_REGISTER_FS:
+      segment = kFs;
+      break;
+    case ZYDIS_REGISTER_GS:
+      segment = kGs;
+      break;
+    default:
+      return false;
+  }
+  const uint8_t guest = gpr_slot(item.operands[0].reg.value) / 8;
+  const uint8_t home = kHostRegister[guest];
+  const size_t offset =
+      offsetof(Cpu, seg) + segment * sizeof(Segment) + offsetof(Segment, selector);
+  code_.db(0x65);
+  code_.movzx(home == kInMemory ? regs::ecx : Reg32(home), code_.word[Xbyak::RegExp(offset)]);
+  if (home == kInMemory) code_.store(gpr_offset(guest), Reg64(kScratch));
+  return true;
+}
+
 // BT, BTS, BTR, BTC of memory with the bit's number in a register: it may be far away.
 bool BlockTranslator::emit_bit_string(const Item& item) {
   const ZydisDecodedInstruction& zy = item.zy;

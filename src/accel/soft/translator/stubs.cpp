@@ -99,7 +99,7 @@ class FillStub {
     static_assert(FastTlb::kEntries == 65536);
     code_.mov(regs::rdx, regs::rcx);
     code_.shr(regs::rdx, Tlb::kIndexShift);
-    code_.xor_(regs::ecx, regs::edx);
+    code_.add(regs::ecx, regs::edx);
     code_.and_(regs::ecx, kTlbEntries - 1);
     code_.mov(regs::rdx, regs::r11);
     code_.and_(regs::rdx, -static_cast<int>(kPageSize));
