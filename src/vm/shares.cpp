@@ -94,7 +94,8 @@ Result<void> check_nesting(const std::vector<ShareConfig>& configs) {
 
 Result<void> Shares::open(const std::vector<ShareConfig>& configs, PciRoot& pci) {
   if (configs.size() > kMaxShares) {
-    return fail("{} shared folders: a machine has at most {}", configs.size(), kMaxShares);
+    return fail("--share: {} shared folders, and a machine has at most {}", configs.size(),
+                kMaxShares);
   }
   TRY(check_nesting(configs));
   const FolderLimits limits = TRY(limits_of(memory_.size_bytes(), configs.size()));
