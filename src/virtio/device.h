@@ -21,6 +21,7 @@
 #include <span>
 #include <vector>
 
+#include "base/fd.h"
 #include "memory/guest_memory.h"
 #include "virtio/features.h"
 #include "virtio/queue/virt_queue.h"
@@ -46,6 +47,8 @@ struct ActiveState {
   std::function<void(uint16_t queue)> kick_again;
   // By queue number; empty where the driver did not enable the queue.
   std::vector<std::optional<VirtQueue>> queues;
+  // For a queue that somebody else serves: kicks are theirs to read, on_kick() comes no more.
+  std::function<const Fd&(uint16_t queue)> take_doorbell = {};
 
   bool has_feature(uint64_t feature) const { return (features & feature) != 0; }
   // Null when the driver did not enable it, or there is none of that number.

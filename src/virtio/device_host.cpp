@@ -75,6 +75,10 @@ void DeviceHost::start(uint64_t features, std::vector<std::optional<QueueState>>
   stop();
   active_ = std::make_unique<ActiveState>(
       ActiveState{memory_, interrupt_, features, [this](uint16_t queue) { kick(queue); }, {}});
+  active_->take_doorbell = [this](uint16_t queue) -> const Fd& {
+    loop_.unwatch(doorbells_[queue].get());
+    return doorbells_[queue];
+  };
   queues.resize(doorbells_.size());
   const auto max_sizes = device_.queue_max_sizes();
   bool is_broken = false;

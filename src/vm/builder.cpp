@@ -85,6 +85,7 @@ Result<void> VmBuilder::create_machine() {
   vm_->memory_ = TRY(GuestMemory::create(ram));
   const AccelChoice choice = TRY(choose_accel(config_));
   log(LogLevel::Info, "accelerator: {}: {}", choice.name(), choice.reason);
+  is_kvm_ = choice.kind == AccelKind::Kvm;
   vm_->accel_ = TRY(create_accel(choice.kind, *vm_->memory_, vm_->clock_, config_));
   vm_->accel_name_ = choice.name();
   vm_->accel_reason_ = choice.reason;
@@ -117,7 +118,7 @@ Result<void> VmBuilder::create_virtio() {
     TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));
   }
   if (!config_.nets.empty()) {
-    vm_->nets_ = std::make_unique<Nets>(*vm_->memory_, vm_->clock_);
+    vm_->nets_ = std::make_unique<Nets>(*vm_->memory_, vm_->clock_, is_kvm_);
     TRY(vm_->nets_->open(config_.nets, pci));
   }
   if (!config_.shares.empty()) {

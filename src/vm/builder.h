@@ -36,6 +36,7 @@ class VmBuilder {
   const VmConfig& config_;
   const VmConnections& connections_;
   std::unique_ptr<Vm> vm_;
+  bool is_kvm_ = false;
 };
 
 // Checks what can be checked without building anything. The message names the value.

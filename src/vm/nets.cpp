@@ -44,7 +44,9 @@ Result<void> Nets::add(const NetConfig& config, PciRoot& pci) {
   unit.thread = TRY(EventLoopThread::create(name));
   EventLoop& loop = unit.thread->loop();
   if (config.kind == NetConfig::Kind::Tap) {
-    auto tap = TapBackend::create(config.tap, loop);
+    TapSettings settings = config.tap;
+    settings.vhost = vhost_for(config);
+    auto tap = TapBackend::create(settings, loop);
     if (!tap) return fail("{}: {}", config.option, tap.error().message);
     unit.backend = std::move(*tap);
   } else {
@@ -63,6 +65,15 @@ Result<void> Nets::add(const NetConfig& config, PciRoot& pci) {
   unit.transport = TRY(VirtioPci::create("virtio-" + name, *unit.device, memory_, loop));
   TRY(pci.add(*unit.transport));
   return {};
+}
+
+// Limits are the device's, and what the kernel does passes it by.
+TapSettings::Vhost Nets::vhost_for(const NetConfig& config) const {
+  if (config.vhost == NetConfig::Vhost::On) return TapSettings::Vhost::On;
+  const bool is_limited =
+      config.send_limits != RateLimits{} || config.receive_limits != RateLimits{};
+  const bool is_wanted = config.vhost == NetConfig::Vhost::Auto && prefers_vhost_ && !is_limited;
+  return is_wanted ? TapSettings::Vhost::IfPossible : TapSettings::Vhost::Off;
 }
 
 Result<void> Nets::wait_until_ready() {

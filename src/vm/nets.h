@@ -35,6 +35,8 @@ struct NetConfig {
   Kind kind = Kind::User;
   UserNetSettings user;
   TapSettings tap;
+  enum class Vhost : uint8_t { Auto, Off, On };
+  Vhost vhost = Vhost::Auto;
   net::MacAddress mac{};
   RateLimits send_limits;
   RateLimits receive_limits;
@@ -49,8 +51,9 @@ class Nets {
  public:
   static constexpr size_t kMaxNets = 8;
 
-  // Both must outlive the cards.
-  Nets(GuestMemory& memory, const Clock& clock) : memory_(memory), clock_(clock) {}
+  // Both must outlive the cards. `prefers_vhost`: where nothing else is said and it is possible.
+  Nets(GuestMemory& memory, const Clock& clock, bool prefers_vhost)
+      : memory_(memory), clock_(clock), prefers_vhost_(prefers_vhost) {}
   ~Nets();
   Nets(const Nets&) = delete;
   Nets& operator=(const Nets&) = delete;
@@ -72,9 +75,11 @@ class Nets {
   };
 
   Result<void> add(const NetConfig& config, PciRoot& pci);
+  TapSettings::Vhost vhost_for(const NetConfig& config) const;
 
   GuestMemory& memory_;
   const Clock& clock_;
+  const bool prefers_vhost_;
   std::vector<Unit> units_;
 };
 

@@ -130,13 +130,25 @@ Result<void> set_tap(NetConfig& config, const std::string& key, const std::strin
     config.tap.pairs = static_cast<uint16_t>(*queues);
     return {};
   }
+  if (key == "vhost") {
+    if (value != "on" && value != "off" && value != "auto") {
+      return fail("vhost={}: must be on, off or auto", value);
+    }
+    config.vhost = value == "on"    ? NetConfig::Vhost::On
+                   : value == "off" ? NetConfig::Vhost::Off
+                                    : NetConfig::Vhost::Auto;
+    return {};
+  }
   if (key == "ip") return set_guest_address(config.guest, value);
   if (key == "gateway" || key == "dns") {
     if (!parse_address(value)) return fail("{}={}: must be A.B.C.D", key, value);
     (key == "dns" ? config.guest.dns : config.guest.gateway) = value;
     return {};
   }
-  return fail("{}: no such key; there are name, mac, mtu, bw, ops, queues, ip, gateway, dns", key);
+  return fail(
+      "{}: no such key; there are name, mac, mtu, bw, ops, queues, vhost, ip, gateway, "
+      "dns",
+      key);
 }
 
 Result<void> apply(NetConfig& config, const std::string& word) {
@@ -189,8 +201,16 @@ Result<NetConfig> parse_net_option(const std::string& text) {
                     .address = place(network, user_wire::kGuestHost) + "/24",
                     .gateway = place(network, user_wire::kGatewayHost),
                     .dns = place(network, user_wire::kDnsHost)};
-  } else if (config.guest.kind != GuestAddress::Kind::Static &&
-             !(config.guest.gateway.empty() && config.guest.dns.empty())) {
+    return config;
+  }
+  const bool is_limited =
+      config.send_limits != RateLimits{} || config.receive_limits != RateLimits{};
+  if (config.vhost == NetConfig::Vhost::On && is_limited) {
+    return fail("{}: limits and vhost=on exclude each other: the kernel knows no limits",
+                config.option);
+  }
+  if (config.guest.kind != GuestAddress::Kind::Static &&
+      !(config.guest.gateway.empty() && config.guest.dns.empty())) {
     return fail("{}: gateway= and dns= need ip=A.B.C.D/LEN", config.option);
   }
   return config;

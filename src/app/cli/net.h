@@ -17,7 +17,9 @@ inline constexpr const char* kNetHelp =
     "allows it. tap: the tap interface NAME of the host, or a new one. mac=, mtu=. bw=SIZE and "
     "ops=N: at most so much a second, in each direction, or tx-bw, tx-ops, rx-bw, rx-ops for one; "
     "SIZE:MS:BURST as with --disk. user: net=A.B.C.0 (default 10.0.2.0), host-loopback=on (.2 is "
-    "the host's own 127.0.0.1; default off). tap: queues=N; ip=dhcp (default), ip=none or "
+    "the host's own 127.0.0.1; default off). tap: queues=N; vhost=auto, on or off (vhost-net; "
+    "auto: "
+    "with KVM); ip=dhcp (default), ip=none or "
     "ip=A.B.C.D/LEN, with gateway= and dns=: what a command's guest does with it";
 inline constexpr const char* kPublishHelp =
     "With --net user: connections to a port of the host go to one of the guest: "

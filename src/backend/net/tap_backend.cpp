@@ -89,6 +89,7 @@ Result<std::unique_ptr<TapBackend>> TapBackend::create(const TapSettings& settin
   std::unique_ptr<TapBackend> backend(new TapBackend(loop));
   TRY(backend->open_queues(settings));
   TRY(backend->look_at_interface(settings));
+  TRY(backend->open_vhost(settings.vhost));
   return backend;
 }
 
@@ -158,6 +159,34 @@ Result<void> TapBackend::look_at_interface(const TapSettings& settings) {
   return {};
 }
 
+Result<void> TapBackend::open_vhost(TapSettings::Vhost wanted) {
+  if (wanted == TapSettings::Vhost::Off) return {};
+  std::vector<const Fd*> taps;
+  for (const Queue& queue : queues_) taps.push_back(&queue.fd);
+  auto vhost = VhostNet::create(std::move(taps));
+  if (vhost) {
+    vhost_ = std::move(*vhost);
+    return {};
+  }
+  if (wanted == TapSettings::Vhost::On) return fail("vhost=on: {}", vhost.error().message);
+  log(LogLevel::Info, "{}: without vhost-net: {}", info_.name, vhost.error().message);
+  return {};
+}
+
+void TapBackend::attach(NetClient* client) {
+  client_ = client;
+  // Nobody reads the tap here then: this is for its end alone.
+  if (vhost_ != nullptr && client != nullptr) watch(0, EPOLLPRI);
+}
+
+bool TapBackend::watch(uint16_t pair, uint32_t events) {
+  Queue& queue = queues_[pair];
+  const auto watched = loop_.watch(queue.fd.get(), events,
+                                   [this, pair](uint32_t ready) { handle_ready(pair, ready); });
+  queue.is_watched = watched.has_value();
+  return queue.is_watched;
+}
+
 void TapBackend::set_guest_offloads(uint64_t offloads) {
   // One for all queues. It was possible at the start, and is only about what the guest is given.
   [[maybe_unused]] const int done =
@@ -215,10 +244,7 @@ void TapBackend::want(uint16_t pair, bool receiving, bool sending) {
   Queue& queue = queues_[pair];
   const uint32_t events = (receiving ? EPOLLIN : 0U) | (sending ? EPOLLOUT : 0U);
   if (queue.is_watched) return loop_.set_events(queue.fd.get(), events);
-  if (events == 0) return;
-  const auto watched = loop_.watch(queue.fd.get(), events,
-                                   [this, pair](uint32_t ready) { handle_ready(pair, ready); });
-  queue.is_watched = watched.has_value();
+  if (events != 0) watch(pair, events);
 }
 
 void TapBackend::handle_ready(uint16_t pair, uint32_t events) {

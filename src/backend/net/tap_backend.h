@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/net/vhost_net.h"
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
@@ -20,6 +21,8 @@ struct TapSettings {
   std::string name;  // of an interface that exists; empty: make one that goes away at the end
   uint16_t pairs = 1;
   std::optional<uint16_t> mtu;  // else the interface's
+  enum class Vhost : uint8_t { Off, IfPossible, On };
+  Vhost vhost = Vhost::Off;  // the kernel works on the rings (backend/net/vhost_net.h)
 };
 
 class TapBackend final : public NetBackend {
@@ -28,12 +31,13 @@ class TapBackend final : public NetBackend {
   ~TapBackend() override;
 
   const NetInfo& info() const override { return info_; }
-  void attach(NetClient* client) override { client_ = client; }
+  void attach(NetClient* client) override;
   void set_guest_offloads(uint64_t offloads) override;
   void use_pairs(uint16_t pairs) override;
   Sent send(uint16_t pair, std::span<const Frame> frames) override;
   Received receive(uint16_t pair, Frame room) override;
   void want(uint16_t pair, bool receiving, bool sending) override;
+  NetRings* rings() override { return vhost_.get(); }
 
  private:
   struct Queue {
@@ -45,12 +49,15 @@ class TapBackend final : public NetBackend {
   explicit TapBackend(EventLoop& loop) : loop_(loop) {}
   Result<void> open_queues(const TapSettings& settings);
   Result<void> look_at_interface(const TapSettings& settings);
+  Result<void> open_vhost(TapSettings::Vhost wanted);
+  bool watch(uint16_t pair, uint32_t events);
   void handle_ready(uint16_t pair, uint32_t events);
   Status lose();
 
   EventLoop& loop_;
   NetInfo info_;
   std::vector<Queue> queues_;
+  std::unique_ptr<VhostNet> vhost_;  // before the taps that it uses are closed
   NetClient* client_ = nullptr;
   bool is_lost_ = false;
 };

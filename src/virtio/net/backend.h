@@ -17,6 +17,8 @@
 
 namespace trapeze {
 
+class NetRings;
+
 // The device.
 class NetClient {
  public:
@@ -63,6 +65,9 @@ class NetBackend {
   virtual Received receive(uint16_t pair, Frame room) = 0;
   // For which of them net_ready() shall be called when they can go on. At first: neither.
   virtual void want(uint16_t pair, bool receiving, bool sending) = 0;
+  // Not null: it works on the rings itself (virtio/net/rings.h), and none of send(), receive() and
+  // want() is called while it does.
+  virtual NetRings* rings() { return nullptr; }
 };
 
 }  // namespace trapeze

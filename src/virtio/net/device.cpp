@@ -112,10 +112,12 @@ void NetDevice::activate(ActiveState& state) {
     restored_.reset();
   }
   use_offloads(offloads);
+  start_rings();
   use_pairs(pairs);
 }
 
 void NetDevice::reset() {
+  stop_rings();
   for (auto& timer : throttle_timers_) {
     if (timer) loop_.cancel_timer(*timer);
     timer.reset();
@@ -134,6 +136,7 @@ void NetDevice::reset() {
 }
 
 NetState NetDevice::save() {
+  stop_rings();
   for (uint16_t i = 0; active_ != nullptr && i < pair_count_; ++i) {
     VirtQueue* queue = active_->queue(net::receive_queue(i));
     if (queue != nullptr) pairs_[i]->receiver.give_back(*queue);
@@ -145,6 +148,10 @@ NetState NetDevice::save() {
           .send_operations = send_limiter_.operations().save(),
           .receive_bandwidth = receive_limiter_.bandwidth().save(),
           .receive_operations = receive_limiter_.operations().save()};
+}
+
+void NetDevice::resume() {
+  if (active_ != nullptr && calls_.empty()) start_rings();
 }
 
 void NetDevice::restore(const NetState& state) {
@@ -161,6 +168,7 @@ void NetDevice::restore(const NetState& state) {
 bool NetDevice::on_kick(uint16_t index) {
   if (active_ == nullptr || active_->queue(index) == nullptr) return false;
   if (index == control_queue()) return serve_control(index);
+  if (!calls_.empty()) return false;  // a kick of ours, for the other one
   const auto pair = static_cast<uint16_t>(index / 2);
   if (!is_in_use(pair)) return false;
   if (index == net::transmit_queue(pair)) return serve_send(pair);
@@ -202,7 +210,7 @@ void NetDevice::serve_receive(uint16_t index) {
 }
 
 void NetDevice::net_ready(uint16_t index, bool can_receive, bool can_send) {
-  if (active_ == nullptr || index >= pair_count_ || !is_in_use(index)) return;
+  if (active_ == nullptr || index >= pair_count_ || !is_in_use(index) || !calls_.empty()) return;
   if (can_send && pairs_[index]->wants_send) {
     want(index, pairs_[index]->wants_receive, false);
     if (serve_send(index)) active_->kick_again(net::transmit_queue(index));
@@ -237,6 +245,7 @@ void NetDevice::throttle(Direction direction, uint16_t index, uint64_t wait_ns) 
 // The card stays, its cable is gone: the guest sees it in the status, what it sends is dropped.
 void NetDevice::lose_link() {
   if (!has_link_) return;
+  stop_rings();
   for (uint16_t i = 0; i < pair_count_; ++i) want(i, false, false);
   has_link_ = false;
   set_status(static_cast<uint16_t>(status_.load(std::memory_order_relaxed) & ~net::kStatusLinkUp));

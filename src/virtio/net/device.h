@@ -20,6 +20,7 @@
 #include "virtio/net/metrics.h"
 #include "virtio/net/protocol.h"
 #include "virtio/net/receiver.h"
+#include "virtio/net/rings.h"
 #include "virtio/net/sender.h"
 #include "virtio/net/state.h"
 #include "virtio/rate_limiter.h"
@@ -54,8 +55,10 @@ class NetDevice final : public VirtioDevice, private NetClient {
   bool has_link() const { return has_link_; }
   uint16_t pairs_in_use() const { return pairs_in_use_; }
 
-  // save() before DeviceHost::save_queues(): it puts back the buffers that it holds.
+  // save() before DeviceHost::save_queues(): it puts back the buffers that it holds, and rings that
+  // the back end works on stand still until resume() (or a reset).
   NetState save();
+  void resume();
   // Before the transport's restore(), which activates the device.
   void restore(const NetState& state);
 
@@ -85,6 +88,11 @@ class NetDevice final : public VirtioDevice, private NetClient {
   void want(uint16_t index, bool receiving, bool sending);
   void throttle(Direction direction, uint16_t pair, uint64_t wait_ns);
   void lose_link();
+
+  // Where the back end works on the rings itself (ring_service.cpp).
+  void start_rings();
+  void stop_rings();
+  NetRing ring_of(uint16_t number, VirtQueue& queue);
 
   // The control queue (control.cpp).
   bool serve_control(uint16_t index);
@@ -117,6 +125,12 @@ class NetDevice final : public VirtioDevice, private NetClient {
   uint64_t guest_offloads_ = 0;
   std::optional<NetState> restored_;  // from restore() to activate()
   Chain control_chain_;
+  // While rings are served by the back end: for each such queue, its interrupts.
+  struct Call {
+    uint16_t queue = 0;
+    Fd event;
+  };
+  std::vector<Call> calls_;
   NetMetrics metrics_;
 };
 

@@ -444,6 +444,96 @@ TEST_F(NetTest, offloads_of_the_guest_reach_the_backend) {
   EXPECT_EQ(backend->guest_offloads, 0U);
 }
 
+// Rings that the back end works on ----------------------------------------------------------------
+
+struct FakeRings final : NetRings {
+  uint64_t features() const override { return ~uint64_t{0}; }
+  Result<void> start(uint64_t, std::span<const NetMemoryRange> memory,
+                     std::span<const NetRing> wanted) override {
+    if (is_refusing) return fail("refused");
+    ranges = memory.size();
+    running.assign(wanted.begin(), wanted.end());
+    return {};
+  }
+  uint16_t stop(uint16_t queue) override {
+    stopped.push_back(queue);
+    return 9;
+  }
+  bool is_refusing = false;
+  size_t ranges = 0;
+  std::vector<NetRing> running;
+  std::vector<uint16_t> stopped;
+};
+
+struct NetRingsTest : NetTest {
+  void start_with_rings(uint16_t pairs = 1, uint64_t features = kMergeable) {
+    NetTest::start(features, pairs);
+    backend->ring_service = &service;
+    device->reset();
+    active->features = features;
+    active->take_doorbell = [this](uint16_t queue) -> const Fd& {
+      taken.push_back(queue);
+      return doorbell;
+    };
+    device->activate(*active);
+  }
+  FakeRings service;  // TearDown() ends its users
+  std::vector<uint16_t> taken;
+  Fd doorbell{1234};  // a number only
+};
+
+TEST_F(NetRingsTest, rings_and_doorbells_are_handed_over) {
+  start_with_rings(2, kMergeable | kControl | net::kFeatureMultiQueue);
+  EXPECT_EQ(taken, (std::vector<uint16_t>{0, 1, 2, 3}));
+  ASSERT_EQ(service.running.size(), 4U);
+  EXPECT_EQ(service.ranges, 2U);
+  EXPECT_EQ(service.running[1].queue, 1);
+  EXPECT_EQ(service.running[1].size, 64);
+  EXPECT_EQ(service.running[1].desc, memory->host(drivers[1]->config().desc, 1));
+  EXPECT_EQ(service.running[1].kick->get(), 1234);
+  put_frame("not ours to send");
+  EXPECT_FALSE(device->on_kick(1));
+  EXPECT_TRUE(backend->sent.empty());
+  EXPECT_EQ(command_with(net::ControlClass::Mq, net::kMqPairsSet, uint16_t{2}, 4), net::kAckOk);
+  EXPECT_EQ(backend->pairs_in_use, 2);
+}
+
+TEST_F(NetRingsTest, what_is_called_interrupts_the_driver) {
+  start_with_rings();
+  const uint64_t one = 1;
+  ASSERT_EQ(::write(service.running[0].call->get(), &one, sizeof(one)), 8);
+  loop->start_timer(std::chrono::milliseconds(20), [&] { loop->stop(); });
+  loop->run();
+  EXPECT_EQ(interrupt.used, 1);
+}
+
+TEST_F(NetRingsTest, save_stops_and_knows_where_they_stood_and_resume_goes_on) {
+  start_with_rings();
+  device->save();
+  EXPECT_EQ(service.stopped, (std::vector<uint16_t>{0, 1}));
+  EXPECT_EQ(active->queue(1)->save().next_avail, 9);
+  EXPECT_EQ(active->queue(1)->save().next_used, 9);
+  device->resume();
+  EXPECT_EQ(service.running[1].next_avail, 9);
+  device->reset();
+  EXPECT_EQ(service.stopped.size(), 4U);
+}
+
+TEST_F(NetRingsTest, lost_link_stops_them) {
+  start_with_rings();
+  backend->client->net_gone();
+  EXPECT_EQ(service.stopped.size(), 2U);
+  EXPECT_EQ(config().status, 0);
+}
+
+TEST_F(NetRingsTest, refusal_is_told_to_the_driver) {
+  service.is_refusing = true;
+  start_with_rings();
+  EXPECT_EQ(interrupt.resets, 1);
+  device->reset();
+  EXPECT_TRUE(service.stopped.empty());
+}
+
 // Link, save, restore -----------------------------------------------------------------------------
 
 TEST_F(NetTest, lost_backend_is_a_link_that_is_down_and_frames_are_dropped) {

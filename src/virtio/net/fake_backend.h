@@ -69,6 +69,8 @@ class FakeNetBackend final : public NetBackend {
     wanted[pair] = {receiving, sending};
   }
 
+  NetRings* rings() override { return ring_service; }
+
   // A frame for the guest: a zero header and `text`.
   void arrive(const std::string& text, uint16_t pair = 0) {
     queued[pair].push_back(std::string(12, '\0') + text);
@@ -79,6 +81,7 @@ class FakeNetBackend final : public NetBackend {
   void set_mtu(uint16_t mtu) { info_.mtu = mtu; }
 
   NetClient* client = nullptr;
+  NetRings* ring_service = nullptr;
   std::vector<Wanted> wanted;
   std::vector<std::deque<std::string>> queued;
   std::vector<std::string> sent;  // with headers

@@ -2,6 +2,7 @@
 // come and the back end blocks, drops and goes away. Nothing may crash or hang.
 #include <memory>
 
+#include "base/log.h"
 #include "virtio/net/device.h"
 #include "virtio/net/fake_backend.h"
 #include "virtio/queue/fuzz_input.h"

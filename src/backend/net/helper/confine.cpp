@@ -142,8 +142,8 @@ bool add_rules(scmp_filter_ctx filter) {
     return scmp_arg_cmp{argument, SCMP_CMP_MASKED_EQ, mask, 0};
   };
   // IP only; raw sockets only for ICMP.
-  for (const uint64_t family : {AF_INET, AF_INET6}) {
-    for (const uint64_t type : {SOCK_STREAM, SOCK_DGRAM}) {
+  for (const uint64_t family : {uint64_t{AF_INET}, uint64_t{AF_INET6}}) {
+    for (const uint64_t type : {uint64_t{SOCK_STREAM}, uint64_t{SOCK_DGRAM}}) {
       const scmp_arg_cmp is_type{1, SCMP_CMP_MASKED_EQ, 0xf, type};
       allow(SCMP_SYS(socket), equals(0, family), is_type);
     }

@@ -1,0 +1,47 @@
+// NetRings: a back end that works on the rings itself, beside this process (vhost in the kernel).
+// The device then only sets it up: the driver's kicks go there, interrupts come from there.
+//
+// Threads: as NetBackend says (virtio/net/backend.h).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace trapeze {
+
+struct NetRing {
+  uint16_t queue = 0;  // its number in the device
+  uint16_t size = 0;
+  uint16_t next_avail = 0;
+  // In this process; wholly in guest RAM.
+  void* desc = nullptr;
+  void* avail = nullptr;
+  void* used = nullptr;
+  const Fd* kick = nullptr;
+  const Fd* call = nullptr;  // written when the driver wants an interrupt
+};
+
+// Guest RAM, as a table.
+struct NetMemoryRange {
+  uint64_t guest_address = 0;
+  uint64_t bytes = 0;
+  void* host = nullptr;
+};
+
+class NetRings {
+ public:
+  virtual ~NetRings() = default;
+  // Feature bits that it can take, of those that concern rings and frames.
+  virtual uint64_t features() const = 0;
+  // All of them, or none. The memory and the eventfds stay until stop().
+  virtual Result<void> start(uint64_t features, std::span<const NetMemoryRange> memory,
+                             std::span<const NetRing> rings) = 0;
+  // Afterwards nobody touches rings or memory; gives what was `next_avail` by then. Only for rings
+  // of the last start().
+  virtual uint16_t stop(uint16_t queue) = 0;
+};
+
+}  // namespace trapeze
