@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <thread>
 
 #include "accel/soft/core/cpu.h"
 #include "accel/soft/core/env.h"
@@ -119,6 +121,53 @@ TEST_F(CodeMapTest, write_outside_ram_is_ignored) {
   map_->written(~uint64_t{0} - 100, 50);
   map_->written(1 * MiB, kPageSize);
   EXPECT_FALSE(has_attention(0));
+}
+
+// For ThreadSanitizer above all. Each vCPU decodes bytes that both change; in the end, whoever
+// still holds what it decoded holds what is there.
+TEST_F(CodeMapTest, vcpus_decode_while_others_write) {
+  constexpr unsigned kRounds = 20'000, kPages = 4;
+  struct Decoded {
+    uint8_t value[kPages] = {};
+    bool holds[kPages] = {};
+  };
+  std::atomic<uint8_t> bytes[kPages] = {};
+  Decoded decoded[2];
+  const auto obey = [&](unsigned i) {
+    const CodeInbox::Requests requests = take(i);
+    for (const uint64_t page : requests.dropped_pages) decoded[i].holds[page] = false;
+    if (requests.everything) std::fill_n(decoded[i].holds, kPages, false);
+    map_->acknowledge(cpu_[i], requests.epoch);
+  };
+  const auto run_vcpu = [&](unsigned i) {
+    map_->enter_guest(cpu_[i]);
+    for (unsigned round = 0; round < kRounds; ++round) {
+      const unsigned page = (round * 7 + i) % kPages;
+      if (has_attention(i)) obey(i);
+      if (!decoded[i].holds[page]) {
+        map_->mark(page * kPageSize, 16);
+        decoded[i].value[page] = bytes[page].load();
+        decoded[i].holds[page] = true;
+      }
+      if (round % 3 == i) {
+        const unsigned other = (page + 1) % kPages;
+        bytes[other].fetch_add(1);
+        map_->written(other * kPageSize, 1);
+      }
+      (void)map_->unsettled_epoch(page);
+    }
+    map_->leave_guest(cpu_[i]);
+  };
+  std::thread other([&] { run_vcpu(1); });
+  run_vcpu(0);
+  other.join();
+  for (unsigned i = 0; i < 2; ++i) {
+    obey(i);
+    for (unsigned page = 0; page < kPages; ++page) {
+      if (!decoded[i].holds[page]) continue;
+      EXPECT_EQ(decoded[i].value[page], bytes[page].load());
+    }
+  }
 }
 
 }  // namespace
