@@ -6,6 +6,8 @@
 #include <array>
 #include <cerrno>
 
+#include "base/fence.h"
+
 namespace trapeze {
 namespace {
 
@@ -108,7 +110,7 @@ void UringEngine::end_of_batch() {
   reap();
   ::io_uring_cq_eventfd_toggle(&ring_, true);
   // A completion that saw the event off is in the ring by now, or sees it on.
-  __builtin_ia32_mfence();  // ThreadSanitizer knows no std::atomic_thread_fence
+  full_fence();
   reap();
   if (has_queued_) submit_queued();
 }

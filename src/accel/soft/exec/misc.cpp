@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "accel/soft/exec/operand.h"
+#include "base/fence.h"
 
 namespace trapeze::soft::exec {
 namespace {
@@ -73,7 +74,7 @@ Step pause(Cpu&, const Insn&) {
 // The interpreter's own accesses are as ordered as the guest's: only a store followed by a load
 // needs the host's fence.
 Step mfence(Cpu&, const Insn&) {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  full_fence();
   return Step::Next;
 }
 Step compiler_fence(Cpu&, const Insn&) {

@@ -5,6 +5,7 @@
 
 #include "accel/soft/core/cpu.h"
 #include "accel/soft/core/env.h"
+#include "base/fence.h"
 #include "base/units.h"
 
 namespace trapeze::soft {
@@ -67,7 +68,7 @@ void CodeMap::mark(uint64_t gpa, unsigned size) {
     if (epoch != 0) post(page, false, epoch);
   }
   // Pairs with the fence in written(): marked before the bytes are read.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  full_fence();
 }
 
 uint64_t CodeMap::unsettled_epoch(uint64_t page) const {
@@ -105,7 +106,7 @@ void CodeMap::post(uint64_t page, bool dropped, uint64_t epoch) {
 
 void CodeMap::written(uint64_t gpa, uint64_t size) {
   // Pairs with the fence in mark(): the bytes are stored before the marks are read.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  full_fence();
   while (size > 0) {
     const uint64_t page = gpa / kPageSize;
     if (page >= pages_) return;

@@ -4,6 +4,7 @@
 
 #include "accel/soft/core/env.h"
 #include "accel/soft/system/msr.h"
+#include "base/fence.h"
 #include "memory/guest_memory.h"
 
 namespace trapeze::soft {
@@ -46,9 +47,9 @@ void publish(GuestMemory& memory, Gpa gpa, T info) {
   if (!seen) return;  // no RAM there: the guest's own fault, nothing to tell
   info.version = (*seen & ~1U) + 1;
   if (!memory.store(gpa, info.version)) return;
-  std::atomic_thread_fence(std::memory_order_release);
+  store_fence();
   if (!memory.store(gpa, info)) return;
-  std::atomic_thread_fence(std::memory_order_release);
+  store_fence();
   memory.store(gpa, info.version + 1);
 }
 

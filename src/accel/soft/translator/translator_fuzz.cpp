@@ -170,7 +170,7 @@ class Side {
       state.segments[kCs].access = is_user ? 0xc0fb : 0xc09b;
       if (!is_user) state.segments[kSs] = {0, 0xffff'ffff, 0xc093, 0x10};
       state.segments[kDs] = state.segments[kEs] = {0, 0xffff'ffff, 0xc0f3, 0x2b};
-      if ((header[17] & 2) == 0) state.gpr[kRsp] &= 0xffff'ffff;
+      state.gpr[kRsp] &= 0xffff'ffff;  // what a push makes of the upper half is undefined
     }
     state.segments[kGs].base = kData;
     cpu().attention.fetch_and(kAttnCode);
