@@ -1,58 +1,35 @@
 // A driver that writes anything into the rings and packets of a virtio-vsock, and host programs
 // that connect, talk and go as they like. Nothing may crash, hang, or grow.
-#include <memory>
-
-#include "virtio/queue/fuzz_input.h"
-#include "virtio/queue/test_driver.h"
+#include "virtio/queue/fuzz_guest.h"
 #include "virtio/vsock/device.h"
 #include "virtio/vsock/fake_host.h"
 
 namespace trapeze {
 namespace {
 
-constexpr uint64_t kRamBytes = 128 * KiB;
-constexpr uint64_t kQueueStride = 4 * KiB;
 constexpr uint16_t kQueues = 3;
-constexpr uint16_t kRingSize = 16;
-constexpr Gpa kPackets{64 * KiB};
+constexpr Gpa kPackets = FuzzRings::kData;
 constexpr uint64_t kCid = 3;
 constexpr size_t kMaxPeers = 64;
 
-struct FuzzInterrupt final : DeviceInterrupt {
-  void queue_used(uint16_t queue) override { CHECK(queue < kQueues); }
-  void config_changed() override {}
-  void needs_reset() override {}
-};
-
 struct Guest {
-  explicit Guest(GuestMemory& guest_memory) : memory(guest_memory) {}
-  void start(QueueFeatures features) {
-    active.emplace(ActiveState{memory, interrupt, 0, [](uint16_t) {}, {}});
-    active->queues.reserve(kQueues);
-    for (uint16_t i = 0; i < kQueues; ++i) {
-      const TestDriver layout(memory, kRingSize, Gpa{i * kQueueStride}, features);
-      active->queues.emplace_back(std::in_place, memory);
-      (void)active->queue(i)->configure(layout.config(), features, 256);
-    }
-    device.activate(*active);
+  explicit Guest(FuzzInput& input) : flags(input.take<uint8_t>()) {}
+  void start() {
+    if ((flags & 4) != 0) device.restore(device.save());
+    rings.start(device, 0, {.event_idx = (flags & 1) != 0, .indirect = (flags & 2) != 0});
   }
-  void offer(uint16_t queue, uint16_t slot, const split_ring::Descriptor& descriptor) {
-    const QueueConfig rings = active->queue(queue)->save().config;
-    memory.store(rings.desc + uint64_t{slot} * 16, descriptor);
-    const uint16_t idx = memory.load<uint16_t>(rings.avail + 2).value_or(0);
-    memory.store(rings.avail + 4 + (idx % kRingSize) * uint64_t{2}, slot);
-    memory.store(rings.avail + 2, static_cast<uint16_t>(idx + 1));
-  }
+  void step(FuzzInput& input);
+  void send_packet(FuzzInput& input);
+  FakePeer* choose_peer(FuzzInput& input);
 
-  GuestMemory& memory;
-  FuzzInterrupt interrupt;
-  std::optional<ActiveState> active;
+  const uint8_t flags;
+  FuzzRings rings{kQueues};
   FakeHost host;
   VsockDevice device{kCid, host};
 };
 
 // A packet with values around those that count; ports are few, so that connections are met again.
-void send_packet(Guest& guest, FuzzInput& input) {
+void Guest::send_packet(FuzzInput& input) {
   vsock::Header header;
   header.src_cid = input.below(16) == 0 ? input.below(5) : kCid;
   header.dst_cid = input.below(16) == 0 ? input.below(5) : vsock::kHostCid;
@@ -63,18 +40,18 @@ void send_packet(Guest& guest, FuzzInput& input) {
   header.len = input.below(16) == 0 ? input.take<uint32_t>() : input.below(3000);
   header.buf_alloc = input.below(4) == 0 ? input.take<uint32_t>() : 65536;
   header.fwd_cnt = input.below(4) == 0 ? input.take<uint32_t>() : input.below(5000);
-  const auto slot = static_cast<uint16_t>(input.below(kRingSize));
+  const uint32_t slot = input.below(FuzzRings::kRingSize);
   const Gpa at = kPackets + uint64_t{slot} * 3072;
-  guest.memory.store(at, header);
+  rings.memory().store(at, header);
   const uint32_t bytes = input.below(8) == 0 ? input.below(5000) : 44 + (header.len & 0xfff);
-  guest.offer(vsock::kTransmitQueue, slot, {at.raw(), bytes, 0, 0});
+  rings.set_descriptor(vsock::kTransmitQueue, slot, at, bytes, 0);
+  rings.offer(vsock::kTransmitQueue, slot);
 }
 
-FakePeer* choose_peer(Guest& guest, FuzzInput& input) {
-  if (guest.host.peers.empty()) return nullptr;
-  return &*std::next(
-      guest.host.peers.begin(),
-      static_cast<ptrdiff_t>(input.below(static_cast<uint32_t>(guest.host.peers.size()))));
+FakePeer* Guest::choose_peer(FuzzInput& input) {
+  if (host.peers.empty()) return nullptr;
+  const uint32_t chosen = input.below(static_cast<uint32_t>(host.peers.size()));
+  return &*std::next(host.peers.begin(), static_cast<ptrdiff_t>(chosen));
 }
 
 void use_peer(FakePeer& peer, FuzzInput& input) {
@@ -97,35 +74,38 @@ void use_peer(FakePeer& peer, FuzzInput& input) {
   peer.poll();
 }
 
-void step(Guest& guest, FuzzInput& input) {
+void Guest::step(FuzzInput& input) {
   const auto queue = static_cast<uint16_t>(input.below(kQueues));
-  switch (input.below(7)) {
+  switch (input.below(8)) {
     case 0:
     case 1:
-      if (guest.host.peers.size() < kMaxPeers) send_packet(guest, input);
+      if (host.peers.size() < kMaxPeers) send_packet(input);
       [[fallthrough]];
     case 2:
-      for (int turn = 0; turn < 4 && guest.device.on_kick(queue); ++turn) {
-      }
+      FuzzRings::kick(device, queue);
       break;
-    case 3:
-      guest.offer(vsock::kReceiveQueue, static_cast<uint16_t>(input.below(kRingSize)),
-                  {(kPackets + 48 * KiB).raw(), input.below(6000), 2, 0});
+    case 3: {
+      const uint32_t slot = input.below(FuzzRings::kRingSize);
+      rings.set_descriptor(vsock::kReceiveQueue, slot, kPackets + 48 * KiB, input.below(6000), 2);
+      rings.offer(vsock::kReceiveQueue, slot);
       break;
+    }
     case 4:
-      guest.memory.write(Gpa{input.below(kQueues * kQueueStride)},
-                         std::as_bytes(input.take_bytes(input.below(64))));
+      rings.scribble(input);
       break;
     case 5:
-      if (FakePeer* peer = choose_peer(guest, input)) use_peer(*peer, input);
+      if (FakePeer* peer = choose_peer(input)) use_peer(*peer, input);
+      break;
+    case 6:
+      (void)device.save();
       break;
     default:
-      if (guest.host.peers.size() < kMaxPeers && guest.host.guest != nullptr) {
-        guest.host.guest->host_connects(input.below(4), guest.host.make_stream());
+      if (host.peers.size() < kMaxPeers && host.guest != nullptr) {
+        host.guest->host_connects(input.below(4), host.make_stream());
       }
       break;
   }
-  CHECK(guest.device.connections() <= kMaxPeers);
+  CHECK(device.connections() <= kMaxPeers);
 }
 
 }  // namespace
@@ -133,19 +113,8 @@ void step(Guest& guest, FuzzInput& input) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace trapeze;
-  static const std::unique_ptr<GuestMemory> memory = [] {
-    const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, kRamBytes}};
-    return std::move(GuestMemory::create(ram)).value();
-  }();
   FuzzInput input(data, size);
-  Guest guest(*memory);
-  for (int round = 0; round < 3 && !input.is_empty(); ++round) {
-    memory->fill(Gpa{0}, std::byte{0}, kRamBytes);
-    const auto flags = input.take<uint8_t>();
-    guest.start({.event_idx = (flags & 1) != 0, .indirect = (flags & 2) != 0});
-    for (int i = 0; i < 200 && !input.is_empty(); ++i) step(guest, input);
-    if ((flags & 4) != 0) guest.device.restore(guest.device.save());
-    guest.device.reset();
-  }
+  Guest guest(input);
+  run_fuzz_rounds(guest, input);
   return 0;
 }
