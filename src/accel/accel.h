@@ -11,6 +11,7 @@
 #include "arch/x86/vcpu_state.h"
 #include "base/result.h"
 #include "base/strong.h"
+#include "irq/chip/irq_chips.h"
 #include "irq/interrupt_sink.h"
 #include "memory/guest_memory.h"
 
@@ -30,6 +31,19 @@ struct Stat {
   uint64_t value = 0;
   bool operator==(const Stat&) const = default;
 };
+
+// What a VM has besides its vCPUs, memory and devices; the same for every accelerator and in every
+// snapshot. Plain data.
+struct AccelVmState {
+  IrqChipsState chips;
+  uint64_t clock_ns = 0;  // the paravirtual clock: nanoseconds that the VM has seen
+  uint32_t tsc_khz = 0;   // of the guest's TSC; 0: not known
+  bool operator==(const AccelVmState&) const = default;
+};
+
+// For AccelVm::restore(): an Error when a guest that knows its TSC to run at `saved_khz` would find
+// another speed. 0 is not known, and then nobody told the guest either.
+Result<void> check_tsc_speed(uint32_t saved_khz, uint32_t here_khz);
 
 class AccelVcpu {
  public:
@@ -55,6 +69,13 @@ class AccelVm : public InterruptSink {
   // vCPU `id` also has APIC ID `id`. vCPU 0 is the bootstrap processor; the others start in
   // wait-for-SIPI. `io` must outlive the vCPU. Call once for each id before any of them runs.
   virtual Result<std::unique_ptr<AccelVcpu>> create_vcpu(VcpuId id, IoSink& io) = 0;
+  // Only while no vCPU runs. The vCPUs are restored first: an interrupt that waits in the I/O APIC
+  // goes to a local APIC at once. Wires are part of the state as far as the accelerator knows them;
+  // devices say the level of theirs again afterwards.
+  virtual Result<AccelVmState> save() const = 0;
+  // An Error, and nothing that can be relied on, when the guest would notice: its TSC would run at
+  // another speed.
+  virtual Result<void> restore(const AccelVmState& state) = 0;
   // What belongs to no vCPU; only while none runs.
   virtual std::vector<Stat> stats() const { return {}; }
 };

@@ -64,6 +64,11 @@ bool SplitChips::pio_write(Port port, Width width, uint32_t value) {
   return true;
 }
 
+void SplitChips::restore(const IrqChipsState& state) {
+  chips_.restore(state);
+  update_routes();
+}
+
 void SplitChips::update_routes() {
   // Remote IRR (bit 14) and delivery status change by themselves and do not concern KVM.
   constexpr uint64_t kStatusBits = 1U << 12 | 1U << 14;

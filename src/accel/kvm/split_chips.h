@@ -36,6 +36,9 @@ class SplitChips final : private ApicMessageSink, private IrqChipsHost {
   bool pio_read(Port port, Width width, uint32_t& value);
   bool pio_write(Port port, Width width, uint32_t value);
 
+  IrqChipsState save() const { return chips_.save(); }
+  void restore(const IrqChipsState& state);
+
  private:
   bool send(const ApicMessage& message) override;
   void pic_output_changed(bool asserted) override;

@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "accel/kvm/chip_state.h"
 #include "accel/kvm/cpuid.h"
 #include "accel/kvm/ioctl.h"
 #include "accel/kvm/routes.h"
@@ -79,6 +80,33 @@ class KvmVm final : public AccelVm {
 
   std::unique_ptr<MsiEvent> create_msi_event() override {
     return has_irqfd_ ? create_irqfd(vm_, routes_) : nullptr;
+  }
+
+  Result<AccelVmState> save() const override {
+    AccelVmState state;
+    state.chips = chips_ ? chips_->save() : TRY(save_kernel_chips());
+    if (device_.capability(KVM_CAP_ADJUST_CLOCK) > 0) {
+      kvm_clock_data clock{};
+      TRY(KVM_CALL(vm_, KVM_GET_CLOCK, &clock));
+      state.clock_ns = clock.clock;
+    }
+    state.tsc_khz = tsc_khz_;
+    return state;
+  }
+
+  Result<void> restore(const AccelVmState& state) override {
+    TRY(check_tsc_speed(state.tsc_khz, tsc_khz_));
+    if (chips_) {
+      chips_->restore(state.chips);
+    } else {
+      TRY(restore_kernel_chips(state.chips));
+    }
+    if (device_.capability(KVM_CAP_ADJUST_CLOCK) > 0) {
+      kvm_clock_data clock{};
+      clock.clock = state.clock_ns;
+      TRY(KVM_CALL(vm_, KVM_SET_CLOCK, &clock));
+    }
+    return {};
   }
 
   bool bind_doorbell(Gpa gpa, const Fd& event) override { return set_doorbell(gpa, event, 0); }
@@ -179,6 +207,40 @@ class KvmVm final : public AccelVm {
     }
     TRY(enable(KVM_CAP_SPLIT_IRQCHIP, kWires, "KVM_CAP_SPLIT_IRQCHIP"));
     chips_ = std::make_unique<SplitChips>(vm_, routes_, clock_, [this] { poke_bsp(); });
+    return {};
+  }
+
+  Result<kvm_irqchip> get_chip(uint32_t id) const {
+    kvm_irqchip chip{};
+    chip.chip_id = id;
+    TRY(KVM_CALL(vm_, KVM_GET_IRQCHIP, &chip));
+    return chip;
+  }
+
+  Result<IrqChipsState> save_kernel_chips() const {
+    IrqChipsState state;
+    state.pic.primary = from_kvm(TRY(get_chip(KVM_IRQCHIP_PIC_MASTER)).chip.pic, true);
+    state.pic.secondary = from_kvm(TRY(get_chip(KVM_IRQCHIP_PIC_SLAVE)).chip.pic, false);
+    state.ioapic = from_kvm(TRY(get_chip(KVM_IRQCHIP_IOAPIC)).chip.ioapic);
+    kvm_pit_state2 pit{};
+    TRY(KVM_CALL(vm_, KVM_GET_PIT2, &pit));
+    state.pit = from_kvm(pit, clock_.monotonic_ns());
+    return state;
+  }
+
+  Result<void> restore_kernel_chips(const IrqChipsState& state) {
+    kvm_irqchip primary = TRY(get_chip(KVM_IRQCHIP_PIC_MASTER));
+    primary.chip.pic = to_kvm(state.pic.primary, primary.chip.pic, true);
+    TRY(KVM_CALL(vm_, KVM_SET_IRQCHIP, &primary));
+    kvm_irqchip secondary = TRY(get_chip(KVM_IRQCHIP_PIC_SLAVE));
+    secondary.chip.pic = to_kvm(state.pic.secondary, secondary.chip.pic, false);
+    TRY(KVM_CALL(vm_, KVM_SET_IRQCHIP, &secondary));
+    kvm_irqchip ioapic{};
+    ioapic.chip_id = KVM_IRQCHIP_IOAPIC;
+    ioapic.chip.ioapic = to_kvm(state.ioapic);
+    TRY(KVM_CALL(vm_, KVM_SET_IRQCHIP, &ioapic));
+    const kvm_pit_state2 pit = to_kvm(state.pit);
+    TRY(KVM_CALL(vm_, KVM_SET_PIT2, &pit));
     return {};
   }
 

@@ -4,6 +4,7 @@
 
 #include "accel/soft/mmu/code_map.h"
 #include "accel/soft/mmu/fast_tlb.h"
+#include "accel/soft/system/kvm_clock.h"
 #include "accel/soft/system/mode.h"
 #include "arch/x86/layout.h"
 #include "irq/chip/apic_bus.h"
@@ -131,6 +132,11 @@ Result<void> SoftVcpu::restore(const VcpuState& state) {
   if (has_registers) lapic.regs = state.lapic;
   lapic_.restore(lapic);
   return {};
+}
+
+void SoftVcpu::set_kvm_clock_offset(uint64_t offset_ns) {
+  env_.kvm_clock_offset_ns = offset_ns;
+  update_kvm_clock(cpu_);
 }
 
 std::string SoftVcpu::error() const { return "the software engine has no errors of its own"; }

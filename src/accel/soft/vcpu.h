@@ -55,6 +55,8 @@ class SoftVcpu final : public AccelVcpu, private LapicHost, private LocalIo {
   uint64_t instructions() const override;
   std::vector<Stat> stats() const override;
 
+  // CpuEnv::kvm_clock_offset_ns; the guest is told. Only while not running.
+  void set_kvm_clock_offset(uint64_t offset_ns);
   Lapic& lapic() { return lapic_; }
   // The local APIC timer's deadline has passed. Any thread.
   void timer_passed();

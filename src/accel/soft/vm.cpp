@@ -49,6 +49,23 @@ class SoftVm final : public AccelVm, private VcpuHost, private IrqChipsHost {
   void set_irq_level(Gsi gsi, bool asserted) override { chips_.set_irq_level(gsi, asserted); }
   void send_msi(const MsiMessage& message) override { chips_.send_msi(message); }
 
+  Result<AccelVmState> save() const override {
+    AccelVmState state;
+    state.chips = chips_.save();
+    state.clock_ns = clock_.monotonic_ns() - tsc_zero_ns_ + kvm_clock_offset_ns_;
+    state.tsc_khz = kTscKhz;
+    return state;
+  }
+  Result<void> restore(const AccelVmState& state) override {
+    TRY(check_tsc_speed(state.tsc_khz, kTscKhz));
+    chips_.restore(state.chips);
+    kvm_clock_offset_ns_ = state.clock_ns - (clock_.monotonic_ns() - tsc_zero_ns_);
+    for (SoftVcpu* vcpu : vcpus_) {
+      if (vcpu != nullptr) vcpu->set_kvm_clock_offset(kvm_clock_offset_ns_);
+    }
+    return {};
+  }
+
  private:
   size_t chips_slot() const { return vcpus_.size(); }
 
@@ -86,6 +103,7 @@ class SoftVm final : public AccelVm, private VcpuHost, private IrqChipsHost {
   IrqChips chips_;
   std::vector<SoftVcpu*> vcpus_;  // owned by the caller of create_vcpu()
   const uint64_t tsc_zero_ns_;
+  uint64_t kvm_clock_offset_ns_ = 0;  // modulo 2^64; changes while no vCPU runs
   const bool translate_;
   TimerThread timers_;
 };

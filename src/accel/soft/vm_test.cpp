@@ -133,6 +133,35 @@ TEST_F(SoftVmTest, state_goes_round) {
   EXPECT_EQ(again, state);
 }
 
+TEST_F(SoftVmTest, state_of_the_vm_goes_round) {
+  AccelVmState state = vm_->save().value();
+  EXPECT_EQ(state.tsc_khz, 1'000'000U);
+  state.chips.ioapic.redirection[5] = 0x1'0031;
+  state.chips.pic.primary.vector_base = 0x30;
+  state.clock_ns = 5'000'000'000'000;
+  ASSERT_TRUE(vm_->restore(state));
+  const AccelVmState again = vm_->save().value();
+  EXPECT_EQ(again.chips.ioapic, state.chips.ioapic);
+  EXPECT_EQ(again.chips.pic, state.chips.pic);
+  EXPECT_GE(again.clock_ns, state.clock_ns);
+  EXPECT_LT(again.clock_ns, state.clock_ns + 1'000'000'000'000);
+  state.tsc_khz = 2'500'000;
+  EXPECT_FALSE(vm_->restore(state)) << "the guest's time would run slower";
+}
+
+TEST_F(SoftVmTest, restored_clock_is_told_to_the_guest) {
+  VcpuState vcpu = vcpu_->save();
+  vcpu.msrs.push_back({0x4b564d01, 0x3001});  // kvmclock's page, enabled
+  ASSERT_TRUE(vcpu_->restore(vcpu));
+  AccelVmState state = vm_->save().value();
+  state.clock_ns = 5'000'000'000'000;
+  ASSERT_TRUE(vm_->restore(state));
+  // pvclock_vcpu_time_info: tsc_timestamp at 8, system_time at 16.
+  const auto system_time = memory_->load<uint64_t>(Gpa{0x3010}).value();
+  EXPECT_GE(system_time, state.clock_ns);
+  EXPECT_LT(system_time, state.clock_ns + 1'000'000'000'000);
+}
+
 TEST(SoftVm, unknown_cpu_model_is_refused) {
   const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, 4 * MiB}};
   const auto memory = GuestMemory::create(ram).value();

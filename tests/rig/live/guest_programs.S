@@ -107,8 +107,8 @@ program pic
   outb 0x2e, 0x40
   sti
 1: hlt
-  cmpq $20, TICKS
-  jb 1b
+  cmpq $0, STOP
+  je 1b
   cli
   out %al, $0xf4
 2: hlt

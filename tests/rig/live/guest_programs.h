@@ -21,7 +21,7 @@ extern "C" {
 extern const uint8_t count_begin[], count_end[];  // turns of a loop, under a timer, until kStop
 extern const uint8_t count_avx_begin[], count_avx_end[];  // the same with a pattern in YMM2
 extern const uint8_t apic_handler_begin[], apic_handler_end[];
-extern const uint8_t pic_begin[], pic_end[];  // 20 ticks of the 8254 through the 8259s
+extern const uint8_t pic_begin[], pic_end[];  // ticks of the 8254 through the 8259s, until kStop
 extern const uint8_t pic_handler_begin[], pic_handler_end[];
 extern const uint8_t halt_begin[], halt_end[];      // sleeps, interrupts wake it
 extern const uint8_t kick_begin[], kick_end[];      // 100 doorbells at 0xe0000000, then reports

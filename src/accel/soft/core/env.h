@@ -50,10 +50,12 @@ struct CpuEnv {
   CodeMap* code_map = nullptr;
   CodeOwner* code_owner = nullptr;
   uint64_t tsc_zero_ns = 0;  // CLOCK_MONOTONIC at which the guest TSC is 0
+  // By how much kvmclock is ahead of that, modulo 2^64: the VM has a life before this process.
+  uint64_t kvm_clock_offset_ns = 0;
 };
 
 // The guest TSC runs at 1 GHz: one tick is a nanosecond of CLOCK_MONOTONIC. It costs no
 // calibration, is the same on every host, and is told to the guest (CPUID 0x15, 0x16, 0x40000010).
-inline constexpr uint64_t kTscKhz = 1'000'000;
+inline constexpr uint32_t kTscKhz = 1'000'000;
 
 }  // namespace trapeze::soft

@@ -34,10 +34,8 @@ constexpr uint8_t kTscStable = 1U << 0;
 constexpr uint64_t kEnable = 1;
 constexpr uint64_t kNsPerS = 1'000'000'000;
 
-// Kvmclock time: nanoseconds since the guest TSC would have been 0.
-uint64_t system_time_ns(const Cpu& cpu) {
-  return cpu.env->clock->monotonic_ns() - cpu.env->tsc_zero_ns;
-}
+// Nanoseconds since a TSC that nobody moved was 0.
+uint64_t tsc_base(const Cpu& cpu) { return cpu.env->clock->monotonic_ns() - cpu.env->tsc_zero_ns; }
 
 // The version protocol: odd, then the data, then even, each visible in that order. Readers are
 // other vCPUs' threads and this one; x86 keeps stores in order, the fences keep the compiler.
@@ -58,8 +56,9 @@ void publish(GuestMemory& memory, Gpa gpa, T info) {
 void update_kvm_clock(Cpu& cpu) {
   if ((cpu.kvm_system_time & kEnable) == 0) return;
   VcpuTimeInfo info;
-  info.system_time = system_time_ns(cpu);
-  info.tsc_timestamp = info.system_time + cpu.tsc_offset;
+  const uint64_t base = tsc_base(cpu);
+  info.system_time = base + cpu.env->kvm_clock_offset_ns;
+  info.tsc_timestamp = base + cpu.tsc_offset;
   // 1 GHz: (delta << 1) * 2^31 >> 32 = delta, exactly.
   info.tsc_to_system_mul = 0x8000'0000U;
   info.tsc_shift = 1;
@@ -69,7 +68,8 @@ void update_kvm_clock(Cpu& cpu) {
 }
 
 void write_kvm_wall_clock(Cpu& cpu) {
-  const uint64_t boot_ns = cpu.env->clock->realtime_ns() - system_time_ns(cpu);
+  const uint64_t boot_ns =
+      cpu.env->clock->realtime_ns() - tsc_base(cpu) - cpu.env->kvm_clock_offset_ns;
   WallClock wall;
   wall.sec = static_cast<uint32_t>(boot_ns / kNsPerS);
   wall.nsec = static_cast<uint32_t>(boot_ns % kNsPerS);
