@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/startup_memory.h"
 #include "vm/command_end.h"
 
 namespace trapeze {
@@ -120,6 +121,7 @@ RunOutcome Runner::run() {
   }
   start_timers();
   vm_->start([this] { on_vm_end(); });
+  release_startup_memory();
   if (!config_.command) tell_started();
   loop_->run();
   if (managed_ != nullptr) managed_->finish();
