@@ -19,7 +19,7 @@ all: build
 setup: ; @tools/install_packages $(PACKAGES)
 
 build: setup
-	@cmake --preset release >build.log 2>&1 || { cat build.log; exit 1; }
+	@cmake --preset release -DTRAPEZE_PCH=ON >build.log 2>&1 || { cat build.log; exit 1; }
 	@rm -f build.log
 	@cmake --build build -j $(JOBS)
 
@@ -40,7 +40,7 @@ soak: build ; @python3 tests/guest/soak.py build/trapeze --minutes $(SOAK_MINUTE
 # AddressSanitizer and UndefinedBehaviorSanitizer.
 fuzz-short fuzz: setup
 	@tools/install_packages $(FUZZ_PACKAGES)
-	@cmake --preset fuzz -DTRAPEZE_FUZZ_SECONDS=$(if $(filter fuzz,$@),$(FUZZ_SECONDS),3) >build-fuzz.log 2>&1 \
+	@cmake --preset fuzz -DTRAPEZE_PCH=ON -DTRAPEZE_FUZZ_SECONDS=$(if $(filter fuzz,$@),$(FUZZ_SECONDS),3) >build-fuzz.log 2>&1 \
 	  || { cat build-fuzz.log; exit 1; }
 	@rm -f build-fuzz.log
 	@cmake --build build-fuzz --target fuzzers -j $(JOBS)

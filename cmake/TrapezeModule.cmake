@@ -34,12 +34,18 @@ function(trapeze_module NAME)
     set(scope INTERFACE)
   endif()
   target_link_libraries(trapeze_${NAME} ${scope} trapeze_options ${libraries})
+  if(sources AND TRAPEZE_PCH)
+    target_precompile_headers(trapeze_${NAME} REUSE_FROM trapeze_pch)
+  endif()
 
   if(tests AND TRAPEZE_TESTS)
     add_executable(${NAME}_test ${tests})
     target_link_libraries(${NAME}_test PRIVATE trapeze_${NAME} ${ARG_TEST_DEPS} GTest::gtest_main)
     # They compile in two thirds of the time so, and spend theirs in what they test.
     target_compile_options(${NAME}_test PRIVATE $<$<CONFIG:Release>:-O0>)
+    if(TRAPEZE_PCH)
+      target_precompile_headers(${NAME}_test REUSE_FROM trapeze_test_pch)
+    endif()
     gtest_discover_tests(${NAME}_test TEST_PREFIX "${NAME}." DISCOVERY_TIMEOUT 60
       PROPERTIES TIMEOUT 300)
   endif()
