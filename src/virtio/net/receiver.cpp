@@ -8,7 +8,7 @@
 namespace trapeze {
 
 NetReceiver::NetReceiver(const NetPath& path)
-    : path_(path), spill_(std::make_unique<std::byte[]>(net::kMaxFrameBytes)) {}
+    : path_(path), spill_(std::make_unique_for_overwrite<std::byte[]>(net::kMaxFrameBytes)) {}
 
 void NetReceiver::start(bool is_mergeable, uint32_t longest) {
   forget();
