@@ -60,7 +60,8 @@ def script(net, seconds):
         order = row.split(".")[1]
         streams = " 4" if order.endswith("4") else ""
         lines += [f"echo begin {row}", f"/tmp/peer {order.rstrip('4')} {place}{streams}"]
-    return " && ".join(lines)
+    # The processes have to be there still when the last line is read.
+    return " && ".join([*lines, "sleep 1"])
 
 
 def family_cpu(pid):

@@ -1,5 +1,6 @@
 #include "backend/net/user_backend.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -70,7 +71,12 @@ Result<HelperProcess> HelperProcess::start(const std::string& program,
   posix_spawnattr_t attributes;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawnattr_init(&attributes);
+  // First of all: it may be one of the standard streams, where those were closed.
   ::posix_spawn_file_actions_adddup2(&actions, socket.get(), user_wire::kHelperSocket);
+  // It may not speak for the command in the VM: what it has to say goes through the socket.
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    ::posix_spawn_file_actions_addopen(&actions, stream, "/dev/null", O_RDWR, 0);
+  }
   // Out of the terminal's foreground group: Ctrl-C is for the command in the VM.
   sigset_t none;
   ::sigemptyset(&none);

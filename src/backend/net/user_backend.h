@@ -40,8 +40,8 @@ class HelperProcess {
   // Waits for it; ends it when it does not end by itself.
   ~HelperProcess();
 
-  // Starts `program first_argument` with `socket` as its kHelperSocket and nothing else of ours
-  // but the standard streams.
+  // Starts `program first_argument` with `socket` as its kHelperSocket and nothing else of ours;
+  // its standard streams lead nowhere.
   static Result<HelperProcess> start(const std::string& program, const std::string& first_argument,
                                      const Fd& socket);
   int pid() const { return pid_; }

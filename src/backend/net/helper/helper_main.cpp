@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -66,6 +68,8 @@ int run_net_helper() {
     log(LogLevel::Error, "{} is only for trapeze itself", kNetHelperCommand);
     return 125;
   }
+  // What whoever started the VMM left open by mistake.
+  ::syscall(SYS_close_range, static_cast<unsigned>(socket) + 1, ~0U, 0U);
   return serve_user_network(socket, HelperRights::GiveUp);
 }
 
