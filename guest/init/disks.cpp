@@ -164,6 +164,13 @@ void load_device_drivers() {
   }
 }
 
+bool has_storage() {
+  for (const char* type : {"0x0002", "0x001b"}) {  // block, pmem
+    if (has_virtio_device(type)) return true;
+  }
+  return false;
+}
+
 bool enter_root() {
   char cmdline[4096];
   read_text("/proc/cmdline", cmdline);

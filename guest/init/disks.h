@@ -16,6 +16,11 @@ bool enter_root();
 // errno value.
 int mount_share(const char* tag, const char* path, bool is_read_only);
 
+// Whether something the guest has written may be in its memory alone, and sync() worth the wait:
+// what it wrote to shared folders is with the host already, and waiting for the host's storage is
+// for those who ask.
+bool has_storage();
+
 // Ends all other processes and makes the file systems on disks read-only: what a clean shutdown
 // does, so that the next mount finds nothing to repair.
 void settle_disks();

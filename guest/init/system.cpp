@@ -126,7 +126,7 @@ void credit_entropy(std::span<const unsigned char> seed) {
 }
 
 void power_off() {
-  ::sync();
+  if (has_storage()) ::sync();
   settle_disks();
   ::reboot(RB_POWER_OFF);
   complain("reboot(RB_POWER_OFF)", errno);

@@ -16,7 +16,7 @@ import textwrap
 import time
 import unittest
 
-from run_test import LIMIT, PROGRAM, GuestCase, Outcome, run
+from run_test import KIT, LIMIT, PROGRAM, GuestCase, Outcome, run
 
 SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
@@ -395,6 +395,29 @@ class RootFolder(ShareCase):
         self.assertEqual(done.stdout, b"")
         self.assertEqual(self.read("copy/a"), b"one\ntwo\n")
 
+    def test_a_folder_on_overlayfs(self):
+        """As in a container: files get other places, and births, when they are first written to."""
+        if os.geteuid() != 0:
+            self.skipTest("only root mounts")
+        for name in ("lower", "upper", "work", "merged"):
+            os.mkdir(self.path(name))
+        shutil.copytree(os.path.join(SOURCES, "src", "virtio"), self.path("lower", "virtio"))
+        layers = ",".join(f"{name}dir={self.path(name)}" for name in ("lower", "upper", "work"))
+        done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers,
+                               self.path("merged")], capture_output=True, check=False)
+        if done.returncode != 0:
+            self.skipTest("mounting is not permitted here")
+        self.addCleanup(subprocess.run, ["umount", self.path("merged")], check=True)
+        outcome = self.in_root(
+            "exec 3<>device.h; echo '// x' >> device.h; tail -n 1 <&3; tail -n 1 device.h;"
+            "mv features.h f.h; sed -i 1d f.h; mkdir new; pwd; chmod 600 metrics.h; ln metrics.h m;"
+            "stat -c '%a %h' m; find . | wc -l; rm -rf fs; pwd; rm -rf /s/virtio; ls /s",
+            options=["--share", f"{self.path('merged')}:/s", "--workdir", "/s/virtio"])
+        count = sum(len(folders) + len(files) for _, folders, files in
+                    os.walk(self.path("lower", "virtio")))
+        self.expect(outcome, 0, b"// x\n// x\n/s/virtio\n600 2\n%d\n/s/virtio\n" % (count + 3), "")
+        self.assertEqual(os.listdir(self.path("merged")), [])
+
     def test_dpkg_on_a_shared_folder(self):
         if shutil.which("dpkg") is None or os.geteuid() != 0:
             self.skipTest("needs dpkg and root")
@@ -420,13 +443,15 @@ class Unprivileged(ShareCase):
     def as_nobody(self, *arguments):
         if os.geteuid() != 0:
             self.skipTest("only root becomes somebody else")
-        done = subprocess.run([PROGRAM, "run", *arguments], capture_output=True, timeout=LIMIT,
-                              check=False, user=self.NOBODY, group=self.NOBODY, extra_groups=[],
-                              cwd="/", stdin=subprocess.DEVNULL)
-        outcome = Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
-        if "kit" in outcome.stderr and "Permission denied" in outcome.stderr:
-            self.skipTest("the guest kit is not readable for everybody")
-        return outcome
+        def call(*command):
+            return subprocess.run(command, capture_output=True, timeout=LIMIT, check=False, cwd="/",
+                                  user=self.NOBODY, group=self.NOBODY, extra_groups=[],
+                                  stdin=subprocess.DEVNULL)
+        for path in (os.path.abspath(PROGRAM), os.path.join(KIT, "vmlinux")):
+            if call("test", "-r", path).returncode != 0:
+                self.skipTest(f"{path} is not readable for everybody")
+        done = call(os.path.abspath(PROGRAM), "run", *arguments)
+        return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
     def test_files_are_the_guest_roots(self):
         os.chown(self.folder, self.NOBODY, self.NOBODY)

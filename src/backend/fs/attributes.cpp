@@ -66,7 +66,9 @@ OsResult<FileStat> SharedFolder::change(uint64_t node, std::optional<uint64_t> n
   if ((change.uid || change.gid) && ownership_.is_privileged()) {
     const uid_t uid = change.uid.value_or(static_cast<uid_t>(-1));
     const gid_t gid = change.gid.value_or(static_cast<gid_t>(-1));
-    if (::fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0) return os_fail();
+    if (::fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0 && !Ownership::is_tolerable(errno)) {
+      return os_fail();
+    }
   }
   if (change.size) {
     if (change.drops_set_id) {

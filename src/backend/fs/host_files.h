@@ -17,7 +17,7 @@
 namespace trapeze {
 
 // What makes a file that file. Inode numbers are used again when a file is gone; the time of birth,
-// where the file system keeps one, tells the two apart.
+// where the file system keeps one (FileSystemKind), tells the two apart, and is 0 elsewhere.
 struct FileId {
   uint64_t dev = 0;
   uint64_t ino = 0;
@@ -27,7 +27,17 @@ struct FileId {
 
 using FileStat = struct statx;
 
-FileId file_id(const FileStat& stat);
+uint64_t device_of(const FileStat& stat);
+
+struct FileSystemKind {
+  // False for file systems that are windows into the kernel (procfs, sysfs, cgroups and what else
+  // is not known to hold ordinary files): /proc/PID/mem is a "regular file".
+  bool is_ordinary = false;
+  // A file is born once. Not so with overlayfs, where it is born again when it is first written to.
+  bool keeps_births = false;
+};
+
+FileId file_id(const FileStat& stat, FileSystemKind kind);
 
 class HostFiles {
  public:
@@ -42,15 +52,14 @@ class HostFiles {
   static OsResult<FileStat> stat_of(int fd);
   static OsResult<Fd> open_path_at(int folder, const char* name);
 
-  // `path_fd` for reading or writing; it must be a regular file or a folder.
+  // `path_fd` for reading or writing; it must be a regular file or a folder. EACCES where it is on
+  // no ordinary file system.
   OsResult<Fd> reopen(int path_fd, int flags) const;
   // "/proc/self/fd/N", for calls that take nothing but a path.
   static std::string proc_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
   int proc_fd() const { return proc_.get(); }
 
-  // False for file systems that are windows into the kernel (procfs, sysfs, cgroups and what else
-  // is not known to hold ordinary files): /proc/PID/mem is a "regular file".
-  static bool holds_ordinary_files(int fd);
+  static FileSystemKind kind_of(int fd);
 
  private:
   explicit HostFiles(Fd proc) : proc_(std::move(proc)) {}

@@ -19,13 +19,13 @@ bool is_place(const Inode& inode, const Inode& parent, const std::string& name) 
 InodeTable::InodeTable(Fd root, const FileStat& stat, const InodeLimits& limits) : limits_(limits) {
   auto inode = std::make_unique<Inode>();
   inode->node = kRoot;
-  inode->id = file_id(stat);
+  kinds_[device_of(stat)] = HostFiles::kind_of(root.get());
+  inode->id = identify(stat);
   inode->type = stat.stx_mode & S_IFMT;
   inode->lookups = 1;
   inode->path = std::move(root);
   root_ = inode.get();
   by_id_[root_->id] = root_;
-  sealed_devices_[root_->id.dev] = false;
   by_node_[kRoot] = std::move(inode);
 }
 
@@ -42,7 +42,8 @@ Inode* InodeTable::find(const FileId& id) {
 }
 
 OsResult<Inode*> InodeTable::enter(Inode& parent, const std::string& name, const FileStat& stat) {
-  const FileId id = file_id(stat);
+  const FileSystemKind kind = kind_of(parent, name, device_of(stat));
+  const FileId id = file_id(stat, kind);
   const uint32_t type = stat.stx_mode & S_IFMT;
   if (Inode* known = find(id)) {
     if (known->type == type) {
@@ -57,7 +58,7 @@ OsResult<Inode*> InodeTable::enter(Inode& parent, const std::string& name, const
   inode->id = id;
   inode->type = type;
   inode->name = name;
-  inode->is_sealed = is_sealed(parent, name, id);
+  inode->is_sealed = !kind.is_ordinary;
   Inode* raw = inode.get();
   set_parent(*raw, parent);
   by_id_[id] = raw;
@@ -65,20 +66,27 @@ OsResult<Inode*> InodeTable::enter(Inode& parent, const std::string& name, const
   return raw;
 }
 
-bool InodeTable::is_sealed(const Inode& parent, const std::string& name, const FileId& id) {
-  if (id.dev == parent.id.dev) return parent.is_sealed;
-  if (const auto known = sealed_devices_.find(id.dev); known != sealed_devices_.end()) {
-    return known->second;
-  }
-  const auto folder = descriptor(const_cast<Inode&>(parent));
-  if (!folder) return true;
+FileId InodeTable::identify(const FileStat& stat) const {
+  const auto known = kinds_.find(device_of(stat));
+  return file_id(stat, known == kinds_.end() ? FileSystemKind{} : known->second);
+}
+
+// What cannot be found out is not entered.
+FileSystemKind InodeTable::kind_of(Inode& parent, const std::string& name, uint64_t dev) {
+  if (const auto known = kinds_.find(dev); known != kinds_.end()) return known->second;
+  const auto folder = descriptor(parent);
+  if (!folder) return {};
   const auto fd = HostFiles::open_path_at(*folder, name.c_str());
-  if (!fd) return true;
-  const bool sealed = !HostFiles::holds_ordinary_files(fd->get());
+  if (!fd) return {};
+  FileSystemKind kind = HostFiles::kind_of(fd->get());
   const auto now = HostFiles::stat_of(fd->get());
-  if (!now || file_id(*now).dev != id.dev) return true;  // something else was mounted just now
-  if (sealed_devices_.size() < kMaxKnownDevices) sealed_devices_[id.dev] = sealed;
-  return sealed;
+  if (!now || device_of(*now) != dev) return {};  // something else was mounted just now
+  if (kinds_.size() >= kMaxKnownDevices) {
+    kind.keeps_births = false;  // identify() will not know it
+  } else {
+    kinds_[dev] = kind;
+  }
+  return kind;
 }
 
 void InodeTable::set_parent(Inode& inode, Inode& parent) {
@@ -196,7 +204,7 @@ OsResult<Fd> InodeTable::walk(Inode& inode) {
   for (size_t i = steps.size(); i-- > 0;) {
     Fd next = TRY(HostFiles::open_path_at(folder, steps[i]->name.c_str()));
     const FileStat stat = TRY(HostFiles::stat_of(next.get()));
-    if (!(file_id(stat) == steps[i]->id)) return os_fail(ESTALE);
+    if (!(identify(stat) == steps[i]->id)) return os_fail(ESTALE);
     at = std::move(next);
     folder = at.get();
   }
@@ -208,7 +216,7 @@ OsResult<FileStat> InodeTable::stat(Inode& inode) {
   if (inode.parent == nullptr || inode.has_no_name) return os_fail(ESTALE);
   const int folder = TRY(descriptor(*inode.parent));
   const FileStat stat = TRY(HostFiles::stat_at(folder, inode.name.c_str()));
-  if (!(file_id(stat) == inode.id)) return os_fail(ESTALE);
+  if (!(identify(stat) == inode.id)) return os_fail(ESTALE);
   return stat;
 }
 
@@ -251,7 +259,7 @@ Inode* InodeTable::restore(uint64_t node, uint64_t parent, const std::string& na
   inode->type = type;
   inode->name = name;
   inode->lookups = lookups;
-  inode->is_sealed = is_sealed(*folder, name, id);
+  inode->is_sealed = !kind_of(*folder, name, id.dev).is_ordinary;
   Inode* raw = inode.get();
   set_parent(*raw, *folder);
   by_id_.try_emplace(id, raw);

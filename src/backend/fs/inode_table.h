@@ -65,6 +65,7 @@ class InodeTable {
   Inode& root() { return *root_; }
   Inode* find(uint64_t node);
   Inode* find(const FileId& id);
+  FileId identify(const FileStat& stat) const;
   size_t size() const { return by_node_.size(); }
   size_t open_descriptors() const { return in_use_.size(); }
 
@@ -107,12 +108,12 @@ class InodeTable {
   void touch(Inode& inode);
   void drop_from_use_list(Inode& inode);
   void free_if_unknown(Inode* inode);
-  bool is_sealed(const Inode& parent, const std::string& name, const FileId& id);
+  FileSystemKind kind_of(Inode& parent, const std::string& name, uint64_t dev);
 
   const InodeLimits limits_;
   std::unordered_map<uint64_t, std::unique_ptr<Inode>> by_node_;
   std::unordered_map<FileId, Inode*, HashId> by_id_;
-  std::unordered_map<uint64_t, bool> sealed_devices_;
+  std::unordered_map<uint64_t, FileSystemKind> kinds_;  // by device
   std::list<Inode*> in_use_;  // with an open descriptor that may be closed; used last first
   Inode* root_ = nullptr;
   uint32_t nameless_ = 0;

@@ -68,7 +68,7 @@ OsResult<> SharedFolder::own(int folder, int fd, const char* name, const NewFile
     const gid_t gid = inherits ? static_cast<gid_t>(-1) : owner.gid;
     const int done = fd >= 0 ? ::fchown(fd, owner.uid, gid)
                              : ::fchownat(folder, name, owner.uid, gid, AT_SYMLINK_NOFOLLOW);
-    if (done != 0) return os_fail();
+    if (done != 0 && !Ownership::is_tolerable(errno)) return os_fail();
   }
   const uint32_t mode = allowed_mode(file.mode, type);
   if ((mode & (umask_ | S_ISVTX | kSetId)) == 0 || S_ISLNK(type)) return {};
@@ -150,7 +150,7 @@ OsResult<FolderEntry> SharedFolder::link(uint64_t node, uint64_t parent, const s
 // The name is about to go: if the guest knows the file by it, it may have it open.
 OsResult<> SharedFolder::prepare_loss(Inode& parent, const std::string& name, int folder) {
   const FileStat stat = TRY(HostFiles::stat_at(folder, name.c_str()));
-  Inode* const inode = inodes_.find(file_id(stat));
+  Inode* const inode = inodes_.find(inodes_.identify(stat));
   if (inode == nullptr || inode->parent != &parent || inode->name != name) return {};
   return inodes_.keep_nameless(*inode);
 }
@@ -163,7 +163,7 @@ OsResult<> SharedFolder::unlink(uint64_t parent, const std::string& name, bool i
   const int os_error = errno;
   // It still has its name.
   if (const auto stat = HostFiles::stat_at(folder, name.c_str())) {
-    if (Inode* const inode = inodes_.find(file_id(*stat)))
+    if (Inode* const inode = inodes_.find(inodes_.identify(*stat)))
       inodes_.moved(*inode, parent_inode, name);
   }
   return os_fail(os_error);
@@ -180,21 +180,23 @@ OsResult<> SharedFolder::rename(uint64_t parent, const std::string& name, uint64
   const FileStat stat = TRY(HostFiles::stat_at(from, name.c_str()));
   const auto other = HostFiles::stat_at(to, new_name.c_str());
   const bool is_exchange = (flags & RENAME_EXCHANGE) != 0;
-  const bool replaces = other.has_value() && flags == 0 && !(file_id(*other) == file_id(stat));
+  const bool replaces =
+      other.has_value() && flags == 0 && !(inodes_.identify(*other) == inodes_.identify(stat));
   if (replaces) TRY(prepare_loss(to_inode, new_name, to));
   if (::renameat2(from, name.c_str(), to, new_name.c_str(), flags) != 0) {
     const int os_error = errno;
     if (replaces) {
-      Inode* const kept = inodes_.find(file_id(*other));
+      Inode* const kept = inodes_.find(inodes_.identify(*other));
       if (kept != nullptr) inodes_.moved(*kept, to_inode, new_name);
     }
     return os_fail(os_error);
   }
   // Two names of one file: nothing was renamed.
-  if (other && file_id(*other) == file_id(stat)) return {};
-  if (Inode* const moved = inodes_.find(file_id(stat))) inodes_.moved(*moved, to_inode, new_name);
+  if (other && inodes_.identify(*other) == inodes_.identify(stat)) return {};
+  if (Inode* const moved = inodes_.find(inodes_.identify(stat)))
+    inodes_.moved(*moved, to_inode, new_name);
   if (is_exchange && other) {
-    if (Inode* const moved = inodes_.find(file_id(*other))) {
+    if (Inode* const moved = inodes_.find(inodes_.identify(*other))) {
       inodes_.moved(*moved, from_inode, name);
     }
   }

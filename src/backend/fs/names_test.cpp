@@ -238,6 +238,24 @@ TEST_F(NamesTest, kernel_file_systems_are_seen_and_not_entered) {
   EXPECT_NE(root.lookup(root.lookup(kRoot, "etc"), "passwd"), 0U);
 }
 
+TEST(HostFiles, nothing_of_the_kernels_is_opened) {
+  const auto host = std::move(*HostFiles::create());
+  const Fd folder(::open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const Fd memory = std::move(*HostFiles::open_path_at(folder.get(), "mem"));
+  EXPECT_TRUE(S_ISREG(HostFiles::stat_of(memory.get())->stx_mode));
+  EXPECT_EQ(host.reopen(memory.get(), O_RDONLY).error().value, EACCES);
+  EXPECT_EQ(host.reopen(folder.get(), O_RDONLY).error().value, EACCES);
+}
+
+TEST(HostFiles, births_count_where_they_are_kept) {
+  const TempFolder temp;
+  const FileStat stat = *HostFiles::stat_at(AT_FDCWD, temp.path().c_str());
+  EXPECT_EQ(file_id(stat, {.is_ordinary = true, .keeps_births = false}).birth_ns, 0U);
+  const FileId id = file_id(stat, {.is_ordinary = true, .keeps_births = true});
+  EXPECT_EQ(id.birth_ns != 0, (stat.stx_mask & STATX_BTIME) != 0);
+  EXPECT_EQ(id.ino, stat.stx_ino);
+}
+
 TEST(SharedFolder, roots_that_cannot_be_shared) {
   for (const char* path : {"/proc", "/sys", "/nowhere", "/etc/passwd"}) {
     FolderConfig config;

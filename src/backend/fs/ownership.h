@@ -9,6 +9,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 
 namespace trapeze {
@@ -24,6 +25,9 @@ class Ownership {
   Ownership(uid_t uid, gid_t gid) : uid_(uid), gid_(gid) {}
 
   bool is_privileged() const { return uid_ == 0; }
+  // Root without the right to give files away, or in a user namespace that has no such user: as
+  // without privileges, the file stays whose it is.
+  static bool is_tolerable(int os_error) { return os_error == EPERM || os_error == EINVAL; }
   Owner to_guest(Owner host) const {
     if (is_privileged()) return host;
     return {host.uid == uid_ ? 0 : host.uid, host.gid == gid_ ? 0 : host.gid};

@@ -45,7 +45,7 @@ SharedFolder::SharedFolder(const FolderConfig& config, HostFiles host, Fd root,
       ownership_(Ownership::of_process()),
       umask_(umask),
       inodes_(std::move(root), stat, config.limits.inodes) {
-  device_numbers_[file_id(stat).dev] = 0;
+  device_numbers_[device_of(stat)] = 0;
 }
 
 SharedFolder::~SharedFolder() = default;

@@ -84,7 +84,7 @@ class SharedFolder {
   const std::string& path() const { return config_.path; }
   Owner to_guest(Owner host) const { return ownership_.to_guest(host); }
   // An inode number that no other file of the folder has, also when it spans file systems.
-  uint64_t guest_ino(const FileStat& stat) { return guest_ino(file_id(stat).dev, stat.stx_ino); }
+  uint64_t guest_ino(const FileStat& stat) { return guest_ino(device_of(stat), stat.stx_ino); }
 
   // Names (names.cpp)
   OsResult<FolderEntry> lookup(uint64_t parent, const std::string& name);
