@@ -23,21 +23,37 @@ constexpr char kNewRoot[] = "/newroot";
 constexpr char kLower[] = "/newroot.lower";
 constexpr char kLayer[] = "/newroot.layer";
 
-bool has_virtio_device(const char* type) {
+unsigned count_virtio_devices(const char* type) {
   constexpr char kDevices[] = "/sys/bus/virtio/devices";
   DIR* dir = ::opendir(kDevices);
-  if (dir == nullptr) return false;
-  bool found = false;
+  if (dir == nullptr) return 0;
+  unsigned count = 0;
   while (const dirent* entry = ::readdir(dir)) {
     if (entry->d_name[0] == '.') continue;
     char path[300];
     char text[16];
     std::snprintf(path, sizeof(path), "%s/%s/device", kDevices, entry->d_name);
     read_text(path, text);
-    found |= std::strncmp(text, type, std::strlen(type)) == 0;
+    if (std::strncmp(text, type, std::strlen(type)) == 0) ++count;
   }
   ::closedir(dir);
-  return found;
+  return count;
+}
+
+// The nvdimm bus looks for its devices on threads of its own: a command must not come before them.
+void wait_for_pmem(unsigned count) {
+  constexpr int kTries = 2000;
+  for (int i = 0; i < kTries; ++i) {
+    unsigned found = 0;
+    for (unsigned n = 0; n < count; ++n) {
+      char path[32];
+      std::snprintf(path, sizeof(path), "/dev/pmem%u", n);
+      if (::access(path, F_OK) == 0) ++found;
+    }
+    if (found == count) return;
+    ::usleep(1000);
+  }
+  complain("not all virtio-pmem devices have come up", 0);
 }
 
 void load_with_dependencies(const char* module) {
@@ -157,16 +173,20 @@ void load_device_drivers() {
   };
   constexpr Driver kDrivers[] = {{"0x0001", "virtio_net"},
                                  {"0x0002", "virtio_blk"},
+                                 {"0x0005", "virtio_balloon"},
                                  {"0x0013", "vmw_vsock_virtio_transport"},
-                                 {"0x001a", "virtiofs"}};
+                                 {"0x001a", "virtiofs"},
+                                 {"0x001b", "nd_pmem"},
+                                 {"0x001b", "virtio_pmem"}};
   for (const Driver& driver : kDrivers) {
-    if (has_virtio_device(driver.virtio_type)) load_with_dependencies(driver.module);
+    if (count_virtio_devices(driver.virtio_type) != 0) load_with_dependencies(driver.module);
   }
+  if (const unsigned pmems = count_virtio_devices("0x001b"); pmems != 0) wait_for_pmem(pmems);
 }
 
 bool has_storage() {
   for (const char* type : {"0x0002", "0x001b"}) {  // block, pmem
-    if (has_virtio_device(type)) return true;
+    if (count_virtio_devices(type) != 0) return true;
   }
   return false;
 }

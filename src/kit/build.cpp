@@ -150,6 +150,7 @@ Result<Kit> build_kit(const BuildConfig& config, const Progress& progress) {
   kit.kernel_release = TRY(kernel_release_in(tree));
   kit.built_at = utc_now();
   kit.init_hash = init_hash();
+  kit.modules_version = kModulesVersion;
   progress("packing kernel " + kit.kernel_release);
   TRY(write_kernel(kit, tree));
   TRY(write_initrd(kit, tree));

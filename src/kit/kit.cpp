@@ -95,6 +95,10 @@ Result<Kit> open_kit(const fs::path& directory) {
   kit.busybox_package = text_of(json, "busybox_package");
   kit.built_at = text_of(json, "built_at");
   kit.init_hash = text_of(json, "init_hash");
+  const auto modules = json.find("modules_version");
+  if (modules != json.end() && modules->is_number_integer()) {
+    kit.modules_version = modules->get<int>();
+  }
   const auto pvm = json.find("pvm_kernel");
   if (pvm != json.end() && pvm->is_boolean()) kit.is_pvm_kernel = pvm->get<bool>();
   return kit;
@@ -111,6 +115,7 @@ Result<void> write_manifest(const Kit& kit) {
       {"busybox_package", kit.busybox_package},
       {"built_at", kit.built_at},
       {"init_hash", kit.init_hash},
+      {"modules_version", kit.modules_version},
   };
   if (kit.is_pvm_kernel) json["pvm_kernel"] = *kit.is_pvm_kernel;
   const fs::path path = kit.directory / kManifestName;

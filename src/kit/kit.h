@@ -26,7 +26,8 @@ struct Kit {
   std::string built_at;  // UTC, ISO 8601
   // The kernel is PVM-enlightened; kits of older builds do not say.
   std::optional<bool> is_pvm_kernel;
-  std::string init_hash;  // of the init inside; see is_current()
+  int modules_version = 1;  // of the list of kernel modules inside
+  std::string init_hash;    // of the init inside; see is_current()
 
   // False when another build of trapeze made it: its init may not speak our protocol, see
   // init_archive().
@@ -34,6 +35,8 @@ struct Kit {
 };
 
 inline constexpr int kFormatVersion = 1;
+// Grows with the list of modules (kit/modules.cpp). 2: virtio_pmem and nd_pmem.
+inline constexpr int kModulesVersion = 2;
 inline constexpr const char* kManifestName = "kit.json";
 
 // `chosen` (--kit) if not empty, else $TRAPEZE_KIT, else the default place for kit `name`:

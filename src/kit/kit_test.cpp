@@ -201,7 +201,8 @@ TEST_F(ModuleTree, WhatAModuleNeeds_ComesFirst) {
             "kernel/virtio.ko:\n"
             "kernel/virtio_ring.ko: kernel/virtio.ko\n"
             "kernel/virtio_pci.ko: kernel/virtio_ring.ko kernel/virtio.ko\n"
-            "kernel/virtio_console.ko: kernel/virtio.ko kernel/virtio_ring.ko\n");
+            "kernel/virtio_console.ko: kernel/virtio_ring.ko kernel/virtio.ko\n")
+      << "busybox modprobe loads from the last to the first";
 }
 
 TEST_F(ModuleTree, BuiltInModules_AreNotNeeded) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <set>
@@ -18,11 +19,11 @@ namespace fs = std::filesystem;
 constexpr const char* kBootModules[] = {"virtio_pci", "virtio_console"};
 // For modprobe and for the kernel's own requests; there as far as the distribution has them.
 constexpr const char* kOtherModules[] = {
-    "virtio_rng",  "virtio_blk", "virtio_net",   "virtio_balloon",
-    "virtio_mmio", "virtiofs",   "overlay",      "squashfs",
-    "erofs",       "loop",       "vsock",        "vmw_vsock_virtio_transport",
-    "tun",         "af_packet",  "pvpanic_mmio", "ext4",
-    "xfs"};
+    "virtio_rng",   "virtio_blk", "virtio_net", "virtio_balloon",
+    "virtio_mmio",  "virtiofs",   "overlay",    "squashfs",
+    "erofs",        "loop",       "vsock",      "vmw_vsock_virtio_transport",
+    "virtio_pmem",  "nd_pmem",    "tun",        "af_packet",
+    "pvpanic_mmio", "ext4",       "xfs"};
 
 // File names have dashes where module names have underscores.
 std::string name_of_file(const fs::path& path) {
@@ -76,6 +77,8 @@ class Collector {
       append_once(module.depends, index);
       for (const size_t deeper : set_.modules[index].depends) append_once(module.depends, deeper);
     }
+    // Whoever loads them goes from the last to the first. What a module needs was added before it.
+    std::sort(module.depends.begin(), module.depends.end(), std::greater<>());
     set_.modules.push_back(std::move(module));
     return indexes_[name] = set_.modules.size() - 1;
   }

@@ -13,7 +13,7 @@ namespace trapeze::kit {
 struct PackedModule {
   std::string path;  // below /lib/modules/<release>, e.g. "kernel/drivers/virtio/virtio.ko"
   std::string name;
-  std::vector<size_t> depends;  // indexes into the list, nearest first, transitive
+  std::vector<size_t> depends;  // indexes into the list, transitive, each before what it needs
   std::vector<std::string> aliases;
   std::vector<std::byte> content;  // slimmed (kit/kernel_module.h)
 };

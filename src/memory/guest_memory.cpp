@@ -2,11 +2,13 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "base/units.h"
 
 namespace trapeze {
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRange> ram) {
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRange> ram, Gpa top) {
   if (ram.empty()) return fail("a virtual machine needs at least one range of RAM");
   Gpa previous_end;
   for (const GpaRange& range : ram) {
@@ -14,9 +16,9 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRang
     CHECK(range.start.raw() % kPageSize == 0 && range.size % kPageSize == 0);
     previous_end = range.end();
   }
-  Mapping mapping =
-      TRY(Mapping::create(previous_end.raw() + 2 * kGuardBytes, PROT_NONE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
+  const uint64_t mapped_bytes = std::max(previous_end, top).raw() + 2 * kGuardBytes;
+  Mapping mapping = TRY(Mapping::create(
+      mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
   for (const GpaRange& range : ram) {
     std::byte* const start = mapping.data() + kGuardBytes + range.start.raw();
     if (::mprotect(start, range.size, PROT_READ | PROT_WRITE) != 0) {
@@ -31,12 +33,38 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRang
 
 uint64_t GuestMemory::size_bytes() const {
   uint64_t total = 0;
-  for (const GpaRange& range : ram_) total += range.size;
+  for (const GpaRange& range : ram()) total += range.size;
   return total;
 }
 
+uint64_t GuestMemory::file_bytes() const {
+  uint64_t total = 0;
+  for (const GpaRange& range : regions().subspan(ram_count_)) total += range.size;
+  return total;
+}
+
+Result<void> GuestMemory::add_file(GpaRange range, const Fd& file, FileSharing sharing) {
+  CHECK(range.start >= top() && range.size > 0);
+  CHECK(range.start.raw() % kPageSize == 0 && range.size % kPageSize == 0);
+  CHECK(range.end().raw() + 2 * kGuardBytes <= mapping_.size());
+  const int flags = sharing == FileSharing::Shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+  std::byte* const to = host_base() + range.start.raw();
+  if (::mmap(to, range.size, PROT_READ | PROT_WRITE, MAP_FIXED | flags, file.get(), 0) ==
+      MAP_FAILED) {
+    return fail_errno("cannot map {} bytes of a file into guest memory", range.size);
+  }
+  ::madvise(to, range.size, MADV_DONTDUMP);
+  regions_.push_back(range);
+  return {};
+}
+
+bool GuestMemory::is_ram(GpaRange range) const {
+  return std::any_of(ram().begin(), ram().end(),
+                     [&](const GpaRange& ram) { return ram.contains(range.start, range.size); });
+}
+
 std::byte* GuestMemory::host(Gpa gpa, uint64_t len) const {
-  for (const GpaRange& range : ram_) {
+  for (const GpaRange& range : regions_) {
     if (range.contains(gpa, len)) return host_base() + gpa.raw();
   }
   return nullptr;
@@ -59,14 +87,38 @@ bool GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
 
 bool GuestMemory::map_file(Gpa gpa, const Fd& file, uint64_t offset, uint64_t len) {
   std::byte* const to = host(gpa, len);
-  if (to == nullptr || len == 0) return false;
+  if (to == nullptr || len == 0 || !is_ram({gpa, len})) return false;
   if (gpa.raw() % kPageSize != 0 || offset % kPageSize != 0 || len % kPageSize != 0) return false;
   void* const mapped =
       ::mmap(to, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.get(),
              static_cast<off_t>(offset));
   if (mapped == MAP_FAILED) return false;
   ::madvise(to, len, MADV_DONTDUMP);
+  files_.push_back({gpa, len});
   mark_written({gpa, len});
+  return true;
+}
+
+bool GuestMemory::touches_file(GpaRange range) const {
+  return std::any_of(files_.begin(), files_.end(), [&](const GpaRange& file) {
+    return range.start < file.end() && file.start < range.end();
+  });
+}
+
+bool GuestMemory::give_back(GpaRange range) {
+  std::byte* const start = host(range.start, range.size);
+  const bool is_whole = range.start.raw() % kPageSize == 0 && range.size % kPageSize == 0;
+  if (start == nullptr || !is_whole || range.size == 0 || !is_ram(range)) return false;
+  if (touches_file(range)) {
+    // Dropped pages of a mapped file would show the file again.
+    void* const fresh = ::mmap(start, range.size, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    if (fresh == MAP_FAILED) return false;
+    ::madvise(start, range.size, MADV_DONTDUMP);
+  } else if (::madvise(start, range.size, MADV_DONTNEED) != 0) {
+    return false;
+  }
+  mark_written(range);
   return true;
 }
 

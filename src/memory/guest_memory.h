@@ -35,14 +35,26 @@ class GuestMemory {
  public:
   // RAM at the given ranges: page-aligned, ascending, not overlapping. Untouched memory costs
   // nothing.
-  static Result<std::unique_ptr<GuestMemory>> create(std::span<const GpaRange> ram);
+  // Files may be added up to `top`.
+  static Result<std::unique_ptr<GuestMemory>> create(std::span<const GpaRange> ram, Gpa top = {});
 
-  std::span<const GpaRange> ram() const { return ram_; }
+  // What the guest has as memory besides: a file, page-aligned, above everything so far. To vCPUs
+  // and devices it is like RAM; ram(), end() and size_bytes() leave it out. Before any accelerator
+  // sees this object. Shared: the guest's writes are writes to the file.
+  enum class FileSharing : uint8_t { Shared, CopyOnWrite };
+  Result<void> add_file(GpaRange range, const Fd& file, FileSharing sharing);
+
+  std::span<const GpaRange> ram() const { return std::span(regions_).first(ram_count_); }
   uint64_t size_bytes() const;
   // First address above all RAM.
-  Gpa end() const { return ram_.back().end(); }
+  Gpa end() const { return ram().back().end(); }
 
-  // Host address of [gpa, gpa+len) when all of it is RAM of one range, else nullptr.
+  // RAM, then files.
+  std::span<const GpaRange> regions() const { return regions_; }
+  uint64_t file_bytes() const;
+  Gpa top() const { return regions_.back().end(); }
+
+  // Host address of [gpa, gpa+len) when all of it is memory of one region, else nullptr.
   std::byte* host(Gpa gpa, uint64_t len) const;
   // Address that guest physical address 0 has, or would have, in this process.
   std::byte* host_base() const { return mapping_.data() + kGuardBytes; }
@@ -63,6 +75,11 @@ class GuestMemory {
   // the host refuses; the caller copies then. RAM that other processes map (vhost-user) must refuse
   // too.
   bool map_file(Gpa gpa, const Fd& file, uint64_t offset, uint64_t len);
+
+  // Gives the host's memory behind a range of RAM back: it reads as zeroes, and costs memory again
+  // when somebody writes there. While the VM runs: host addresses stay valid, so TLBs need nothing.
+  // False, and nothing changed: it is no RAM, or not whole pages.
+  bool give_back(GpaRange range);
 
   template <typename T>
   requires std::is_trivially_copyable_v<T> std::optional<T> load(Gpa gpa)
@@ -91,9 +108,15 @@ class GuestMemory {
 
  private:
   GuestMemory(std::vector<GpaRange> ram, Mapping mapping)
-      : ram_(std::move(ram)), mapping_(std::move(mapping)) {}
+      : regions_(std::move(ram)), ram_count_(regions_.size()), mapping_(std::move(mapping)) {}
 
-  std::vector<GpaRange> ram_;
+  bool touches_file(GpaRange range) const;
+
+  bool is_ram(GpaRange range) const;
+
+  std::vector<GpaRange> regions_;
+  size_t ram_count_;
+  std::vector<GpaRange> files_;  // by map_file(); fixed once the VM runs
   Mapping mapping_;
   std::atomic<WriteObserver*> observer_{nullptr};
 };

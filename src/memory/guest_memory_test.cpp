@@ -94,6 +94,74 @@ TEST(GuestMemory, file_that_cannot_be_mapped_changes_nothing) {
   EXPECT_EQ(memory->load<uint8_t>(Gpa{0}), 9);
 }
 
+TEST(GuestMemory, range_given_back_reads_as_zeroes_and_can_be_used_again) {
+  auto memory = memory_with_hole();
+  memory->fill(Gpa{0}, std::byte{7}, 16 * KiB);
+  ASSERT_TRUE(memory->give_back({Gpa{4 * KiB}, 8 * KiB}));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB - 1}), 7);
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB}), 0);
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{12 * KiB - 1}), 0);
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{12 * KiB}), 7);
+  EXPECT_TRUE(memory->store<uint8_t>(Gpa{4 * KiB}, 8));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB}), 8);
+}
+
+TEST(GuestMemory, what_is_given_back_does_not_show_a_mapped_file_again) {
+  auto memory = memory_with_hole();
+  const Fd file = numbered_file();
+  ASSERT_TRUE(memory->map_file(Gpa{4 * KiB}, file, 4 * KiB, 8 * KiB));
+  ASSERT_TRUE(memory->give_back({Gpa{8 * KiB}, 4 * KiB}));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{4 * KiB}), 2) << "not given back";
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{8 * KiB}), 0);
+  EXPECT_TRUE(memory->store<uint8_t>(Gpa{8 * KiB}, 9));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{8 * KiB}), 9);
+}
+
+TEST(GuestMemory, what_is_no_ram_cannot_be_given_back) {
+  auto memory = memory_with_hole();
+  EXPECT_FALSE(memory->give_back({Gpa{0}, 0}));
+  EXPECT_FALSE(memory->give_back({Gpa{1}, 4 * KiB}));
+  EXPECT_FALSE(memory->give_back({Gpa{0}, 100}));
+  EXPECT_FALSE(memory->give_back({Gpa{12 * KiB}, 8 * KiB})) << "reaches into the hole";
+}
+
+TEST(GuestMemory, added_file_is_memory_but_no_ram) {
+  const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, 16 * KiB}};
+  auto memory = std::move(*GuestMemory::create(ram, Gpa{MiB + 16 * KiB}));
+  const Fd file = numbered_file();
+  EXPECT_EQ(memory->host(Gpa{MiB}, 1), nullptr);
+  ASSERT_TRUE(memory->add_file({Gpa{MiB}, 8 * KiB}, file, GuestMemory::FileSharing::Shared));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{MiB + 4 * KiB}), 2);
+  EXPECT_EQ(memory->host(Gpa{MiB + 8 * KiB}, 1), nullptr);
+  EXPECT_EQ(memory->ram().size(), 1U);
+  EXPECT_EQ(memory->size_bytes(), 16 * KiB);
+  EXPECT_EQ(memory->end(), Gpa{16 * KiB});
+  EXPECT_EQ(memory->regions().size(), 2U);
+  EXPECT_EQ(memory->file_bytes(), 8 * KiB);
+  EXPECT_EQ(memory->top(), Gpa{MiB + 8 * KiB});
+  EXPECT_FALSE(memory->give_back({Gpa{MiB}, 4 * KiB})) << "a balloon must not touch it";
+  EXPECT_FALSE(memory->map_file(Gpa{MiB}, file, 0, 4 * KiB));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{MiB + 4 * KiB}), 2);
+
+  EXPECT_TRUE(memory->store<uint8_t>(Gpa{MiB}, 99));
+  uint8_t in_file = 0;
+  ASSERT_EQ(::pread(file.get(), &in_file, 1, 0), 1);
+  EXPECT_EQ(in_file, 99);
+}
+
+TEST(GuestMemory, file_behind_copy_on_write_stays_as_it_is) {
+  const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, 16 * KiB}};
+  auto memory = std::move(*GuestMemory::create(ram, Gpa{MiB}));
+  const Fd file = numbered_file();
+  ASSERT_TRUE(
+      memory->add_file({Gpa{32 * KiB}, 8 * KiB}, file, GuestMemory::FileSharing::CopyOnWrite));
+  EXPECT_TRUE(memory->store<uint8_t>(Gpa{32 * KiB}, 99));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{32 * KiB}), 99);
+  uint8_t in_file = 0;
+  ASSERT_EQ(::pread(file.get(), &in_file, 1, 0), 1);
+  EXPECT_NE(in_file, 99);
+}
+
 TEST(GpaRange, overflow_is_refused) {
   EXPECT_FALSE(GpaRange::create(Gpa{16}, ~uint64_t{0}).has_value());
   EXPECT_TRUE(GpaRange::create(Gpa{16}, ~uint64_t{0} - 16).has_value());

@@ -30,10 +30,11 @@ Board::Board(const VmConfig& config, const BoardWiring& wiring)
 Result<std::unique_ptr<Board>> Board::create(const VmConfig& config, const BoardWiring& wiring) {
   std::unique_ptr<Board> board(new Board(config, wiring));
   TRY(board->attach_legacy());
-  board->pci_ = TRY(PciRoot::create({.window32 = layout::kPciMmio32,
-                                     .window64 = layout::pci_mmio64(config.memory_bytes),
-                                     .reset_port = &board->reset_control_},
-                                    board->bus_, wiring.interrupts));
+  board->pci_ =
+      TRY(PciRoot::create({.window32 = layout::kPciMmio32,
+                           .window64 = layout::pci_mmio64(config.memory_bytes, wiring.pmem_bytes),
+                           .reset_port = &board->reset_control_},
+                          board->bus_, wiring.interrupts));
   TRY(board->attach_test_devices(config));
   return board;
 }

@@ -32,6 +32,7 @@ struct BoardWiring {
   PowerEvents& power;
   DebugExitEvents& debug_exit;
   ByteSink& serial_output;
+  uint64_t pmem_bytes = 0;  // above RAM, below the PCI window
 };
 
 class Board {

@@ -53,6 +53,13 @@ std::string join(const std::string& first, const std::string& second) {
 
 }  // namespace
 
+Result<void> check_balloon(uint64_t balloon_bytes, uint64_t memory_bytes) {
+  // A guest lives on what is left; its kernel alone needs some.
+  if (balloon_bytes + kMinMemoryBytes <= memory_bytes) return {};
+  return fail("balloon of {} MiB: the machine has {} MiB, and {} of them must stay",
+              balloon_bytes / MiB, memory_bytes / MiB, kMinMemoryBytes / MiB);
+}
+
 Result<void> validate(const VmConfig& config) {
   if (config.vcpus < 1 || config.vcpus > kMaxVcpus) {
     return fail("--cpus {}: must be 1 to {}", config.vcpus, kMaxVcpus);
@@ -64,6 +71,7 @@ Result<void> validate(const VmConfig& config) {
   if (config.memory_bytes % kPageSize != 0) {
     return fail("--memory: {} bytes is no multiple of the page size (4 KiB)", config.memory_bytes);
   }
+  if (config.balloon_bytes) TRY(check_balloon(*config.balloon_bytes, config.memory_bytes));
   if (!config.cpu_model.empty()) TRY(CpuModel::create(config.cpu_model, config.vcpus));
   return {};
 }
@@ -82,7 +90,13 @@ Result<std::unique_ptr<Vm>> VmBuilder::build(const VmConfig& config,
 
 Result<void> VmBuilder::create_machine() {
   const auto ram = layout::ram_ranges(config_.memory_bytes);
-  vm_->memory_ = TRY(GuestMemory::create(ram));
+  if (config_.pmems.empty()) {
+    vm_->memory_ = TRY(GuestMemory::create(ram));
+  } else {
+    vm_->pmems_ = TRY(Pmems::open(config_.pmems, layout::pmem_start(config_.memory_bytes)));
+    vm_->memory_ = TRY(GuestMemory::create(ram, vm_->pmems_->end()));
+    TRY(vm_->pmems_->map_into(*vm_->memory_));
+  }
   const AccelChoice choice = TRY(choose_accel(config_));
   log(LogLevel::Info, "accelerator: {}: {}", choice.name(), choice.reason);
   is_kvm_ = choice.kind == AccelKind::Kvm;
@@ -94,7 +108,8 @@ Result<void> VmBuilder::create_machine() {
                                             .timers = vm_->timers_,
                                             .power = *vm_,
                                             .debug_exit = *vm_,
-                                            .serial_output = connections_.serial_output}));
+                                            .serial_output = connections_.serial_output,
+                                            .pmem_bytes = vm_->memory_->file_bytes()}));
   return {};
 }
 
@@ -113,6 +128,13 @@ Result<void> VmBuilder::create_virtio() {
       TRY(VirtioPci::create("virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
   TRY(pci.add(*vm_->rng_pci_));
   TRY(create_vsock());
+  if (config_.balloon_bytes) {
+    vm_->balloon_ = std::make_unique<BalloonDevice>(*config_.balloon_bytes);
+    vm_->balloon_pci_ =
+        TRY(VirtioPci::create("virtio-balloon", *vm_->balloon_, *vm_->memory_, connections_.loop));
+    TRY(pci.add(*vm_->balloon_pci_));
+  }
+  if (vm_->pmems_ != nullptr) TRY(vm_->pmems_->add_devices(*vm_->memory_, pci));
   if (!config_.disks.empty()) {
     vm_->disks_ = std::make_unique<Disks>(*vm_->memory_, vm_->clock_);
     TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));
@@ -151,8 +173,9 @@ Result<void> VmBuilder::create_vsock() {
 }
 
 Result<VcpuState> VmBuilder::load_guest() {
-  const auto tables =
-      TRY(acpi::build_tables({.vcpus = config_.vcpus, .ram_size_bytes = config_.memory_bytes}));
+  const auto tables = TRY(acpi::build_tables({.vcpus = config_.vcpus,
+                                              .ram_size_bytes = config_.memory_bytes,
+                                              .pmem_bytes = vm_->memory_->file_bytes()}));
   if (!vm_->memory_->write(tables.base, std::as_bytes(std::span(tables.bytes)))) {
     return fail("no room for the ACPI tables at {:#x}", tables.base.raw());
   }

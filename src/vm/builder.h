@@ -41,5 +41,6 @@ class VmBuilder {
 
 // Checks what can be checked without building anything. The message names the value.
 Result<void> validate(const VmConfig& config);
+Result<void> check_balloon(uint64_t balloon_bytes, uint64_t memory_bytes);
 
 }  // namespace trapeze

@@ -14,6 +14,7 @@
 #include "vm/agent/session.h"
 #include "vm/disks.h"
 #include "vm/nets.h"
+#include "vm/pmems.h"
 #include "vm/shares.h"
 
 namespace trapeze {
@@ -62,8 +63,10 @@ struct VmConfig {
   std::vector<NetConfig> nets;    // the same
   std::vector<ShareConfig> shares;
   std::optional<VsockConfig> vsock;
-  uint32_t io_threads = 0;    // for disks; 0: one for each
-  bool debug_exit = false;    // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
+  std::vector<PmemConfig> pmems;          // /dev/pmem0, ... in the guest
+  std::optional<uint64_t> balloon_bytes;  // a virtio-balloon, of that size at first
+  uint32_t io_threads = 0;                // for disks; 0: one for each
+  bool debug_exit = false;                // a debug-exit port, as QEMU's isa-debug-exit at 0xf4
   bool test_devices = false;  // what CPU test images expect besides (device/test_device.h)
 };
 

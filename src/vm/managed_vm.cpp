@@ -8,8 +8,20 @@
 #include <array>
 #include <cerrno>
 
+#include "vm/builder.h"
+
 namespace trapeze {
 namespace {
+
+// From the question for statistics to an answer without them.
+constexpr std::chrono::seconds kStatsPatience{2};
+
+// By balloon::StatTag.
+constexpr std::array<const char*, balloon::kStatTags> kStatNames{
+    "guest_swap_in",          "guest_swap_out",    "guest_major_faults",
+    "guest_minor_faults",     "guest_free_bytes",  "guest_total_bytes",
+    "guest_available_bytes",  "guest_cache_bytes", "guest_huge_pages_allocated",
+    "guest_huge_pages_failed"};
 
 manage::VmInfo describe(const RunConfig& config, const Vm& vm) {
   manage::VmInfo info;
@@ -146,8 +158,39 @@ manage::AgentState ManagedVm::agent_state() const {
   return is_agent_ready_ ? manage::AgentState::Ready : manage::AgentState::Booting;
 }
 
-Result<std::string> ManagedVm::balloon_ordered(const manage::BalloonOrder& /*order*/) {
-  return fail("{} has no balloon: start it with --balloon", entry_.name());
+Result<void> ManagedVm::balloon_ordered(const manage::BalloonOrder& order) {
+  BalloonDevice* const balloon = vm_->balloon();
+  if (balloon == nullptr) return fail("it has no balloon: start it with --balloon");
+  if (order.sets_size != 0) {
+    TRY(check_balloon(order.size_bytes, config_.vm.memory_bytes));
+    balloon->set_target(order.size_bytes);
+  }
+  if (stats_timer_) return {};  // asked already: one answer for all
+  balloon->request_stats([this](const BalloonStats& stats) { answer_balloon(stats); });
+  // A guest that boots, or is up to no good, says nothing.
+  stats_timer_ = loop_.start_timer(kStatsPatience, [this] { answer_balloon({}); });
+  return {};
+}
+
+void ManagedVm::answer_balloon(const BalloonStats& stats) {
+  if (!stats_timer_) return;
+  loop_.cancel_timer(*stats_timer_);
+  stats_timer_.reset();
+  const BalloonDevice& balloon = *vm_->balloon();
+  std::string text;
+  const auto add = [&](const char* name, uint64_t value) {
+    text += fmt::format("{} {}\n", name, value);
+  };
+  add("target_bytes", balloon.target_bytes());
+  add("actual_bytes", balloon.actual_bytes());
+  add("inflated_pages", balloon.metrics().inflated_pages.get());
+  add("deflated_pages", balloon.metrics().deflated_pages.get());
+  add("reported_bytes", balloon.metrics().reported_bytes.get());
+  add("returned_bytes", balloon.metrics().returned_bytes.get());
+  for (size_t i = 0; i < stats.size(); ++i) {
+    if (stats[i]) add(kStatNames[i], *stats[i]);
+  }
+  server_->answer_balloon(text);
 }
 
 }  // namespace trapeze

@@ -55,7 +55,8 @@ class ManagedVm final : private manage::ControlHandler, private RoomListener {
   // ControlHandler.
   manage::AgentState agent_state() const override;
   void stop_ordered(std::chrono::milliseconds timeout) override { handlers_.stop(timeout); }
-  Result<std::string> balloon_ordered(const manage::BalloonOrder& order) override;
+  Result<void> balloon_ordered(const manage::BalloonOrder& order) override;
+  void answer_balloon(const BalloonStats& stats);
 
   EventLoop& loop_;
   const RunConfig& config_;
@@ -69,6 +70,7 @@ class ManagedVm final : private manage::ControlHandler, private RoomListener {
   Vm* vm_ = nullptr;
   AgentSession* session_ = nullptr;
   bool is_agent_ready_ = false;
+  std::optional<EventLoop::TimerId> stats_timer_;  // the guest is asked for statistics
   // After entry_: connections end when the name is free again.
   std::unique_ptr<manage::ControlServer> server_;
   manage::RunEntry entry_;

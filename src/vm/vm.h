@@ -23,6 +23,7 @@
 #include "backend/vsock/unix_host.h"
 #include "base/event_loop.h"
 #include "memory/guest_memory.h"
+#include "virtio/balloon/device.h"
 #include "virtio/console/device.h"
 #include "virtio/rng/device.h"
 #include "virtio/rng/host_entropy.h"
@@ -31,6 +32,7 @@
 #include "vm/board.h"
 #include "vm/disks.h"
 #include "vm/nets.h"
+#include "vm/pmems.h"
 #include "vm/shares.h"
 #include "vm/vcpu_thread.h"
 
@@ -69,6 +71,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
 
   Serial& serial() { return board_->serial(); }
   GuestMemory& memory() { return *memory_; }
+  BalloonDevice* balloon() { return balloon_.get(); }  // null: it has none
   const std::string& accel_name() const { return accel_name_; }
   const std::string& accel_reason() const { return accel_reason_; }  // why that one
   const std::string& boot_description() const { return boot_description_; }
@@ -113,11 +116,14 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<VirtioPci> rng_pci_;
   std::unique_ptr<ConsoleDevice> console_;
   std::unique_ptr<VirtioPci> console_pci_;
+  std::unique_ptr<BalloonDevice> balloon_;
+  std::unique_ptr<VirtioPci> balloon_pci_;
   std::unique_ptr<UnixHost> vsock_host_;
   std::unique_ptr<UnixHost> agent_host_;
   std::unique_ptr<SplitHost> vsock_hosts_;
   std::unique_ptr<VsockDevice> vsock_;
   std::unique_ptr<VirtioPci> vsock_pci_;
+  std::unique_ptr<Pmems> pmems_;
   std::unique_ptr<Disks> disks_;
   std::unique_ptr<Nets> nets_;
   std::unique_ptr<Shares> shares_;

@@ -144,7 +144,7 @@ class KvmVm final : public AccelVm {
     }
     unsigned bits = phys_bits(supported_);
     if (kind_ == HostKind::Pvm) bits = std::min(bits, kPvmMaxPhysBits);
-    const uint64_t top = layout::pci_mmio64(memory_.size_bytes()).end().raw();
+    const uint64_t top = layout::pci_mmio64(memory_.size_bytes(), memory_.file_bytes()).end().raw();
     if (bits < 64 && top > uint64_t{1} << bits) {
       return fail(
           "--memory: {} MiB need physical addresses up to {:#x}, a guest on this host has {} "
@@ -152,15 +152,15 @@ class KvmVm final : public AccelVm {
           memory_.size_bytes() / MiB, top, bits);
     }
     const int slots = device_.capability(KVM_CAP_NR_MEMSLOTS);
-    if (slots > 0 && memory_.ram().size() > static_cast<size_t>(slots)) {
-      return fail("KVM has {} memory slots, {} are needed", slots, memory_.ram().size());
+    if (slots > 0 && memory_.regions().size() > static_cast<size_t>(slots)) {
+      return fail("KVM has {} memory slots, {} are needed", slots, memory_.regions().size());
     }
     return {};
   }
 
   Result<void> map_memory() {
     uint32_t slot = 0;
-    for (const GpaRange& range : memory_.ram()) {
+    for (const GpaRange& range : memory_.regions()) {
       kvm_userspace_memory_region region{};
       region.slot = slot++;
       region.guest_phys_addr = range.start.raw();

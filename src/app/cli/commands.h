@@ -44,6 +44,9 @@ class RunCommand {
   std::vector<std::string> shares_;
   std::string rootfs_;
   std::string vsock_;
+  std::vector<std::string> pmems_;
+  std::string balloon_;
+  CLI::Option* balloon_option_ = nullptr;
   std::vector<std::string> nets_;
   std::vector<std::string> published_;
   uint32_t io_threads_ = 0;
@@ -90,7 +93,7 @@ class KitCommand {
   std::string output_;
 };
 
-// ls, stop, exec, console: running machines by name.
+// ls, stop, exec, console, balloon: running machines by name.
 class ManageCommands {
  public:
   explicit ManageCommands(CLI::App& app);
@@ -103,11 +106,14 @@ class ManageCommands {
   Result<int> stop();
   Result<int> exec(const std::vector<std::string>& command);
   Result<int> console();
+  Result<int> balloon();
 
   CLI::App* list_;
   CLI::App* stop_;
   CLI::App* exec_;
   CLI::App* console_;
+  CLI::App* balloon_;
+  std::string size_;
   std::string name_;
   bool json_ = false;
   std::string timeout_ = "10";

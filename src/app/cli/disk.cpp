@@ -151,6 +151,18 @@ Result<VsockConfig> parse_vsock_option(const std::string& text) {
   return config;
 }
 
+Result<PmemConfig> parse_pmem_option(const std::string& text) {
+  const auto words = split_words(text);
+  PmemConfig config;
+  config.path = words.front();
+  if (config.path.empty()) return fail("--pmem {}: there is no path", text);
+  for (size_t i = 1; i < words.size(); ++i) {
+    if (words[i] != "ro") return fail("--pmem {}: {}: only ro is known", text, words[i]);
+    config.is_read_only = true;
+  }
+  return config;
+}
+
 Result<RootFileSystem> parse_rootfs_option(const std::string& text) {
   if (auto folder = TRY(parse_root_folder(text))) {
     RootFileSystem root;

@@ -1,4 +1,4 @@
-// --disk, --rootfs and --vsock: devices as people write them.
+// --disk, --rootfs, --vsock and --pmem: devices as people write them.
 #pragma once
 
 #include <optional>
@@ -31,6 +31,9 @@ Result<DiskConfig> parse_disk_option(const std::string& text);
 Result<VsockConfig> parse_vsock_option(const std::string& text);
 
 // One of the two.
+// --pmem FILE[,ro]
+Result<PmemConfig> parse_pmem_option(const std::string& text);
+
 struct RootFileSystem {
   std::optional<DiskConfig> disk;
   std::optional<ShareConfig> share;

@@ -20,6 +20,8 @@ using manage::RunDirectory;
 using manage::RunningVm;
 using manage::VmInfo;
 
+// The machine waits 2 s for its guest, and answers without it then.
+constexpr std::chrono::seconds kBalloonLimit{30};
 constexpr const char* kNameHelp = "Name of the machine (see: trapeze ls)";
 
 Result<RunningVm> find_vm(const std::string& name) {
@@ -119,18 +121,31 @@ ManageCommands::ManageCommands(CLI::App& app) {
       "Ctrl-] typed three times leaves it, and the machine goes on. For a machine started with\n"
       "--detach it is what its command writes and, with -t or a shell, its terminal; otherwise\n"
       "the guest's serial port.");
+
+  balloon_ = app.add_subcommand("balloon", "Take memory from a running machine, or give it back");
+  balloon_->add_option("NAME", name_, kNameHelp)->required();
+  balloon_->add_option(
+      "SIZE", size_,
+      "How much memory the balloon takes from the guest, such as 256M; 0 gives all "
+      "back. Without it: only show the figures");
+  balloon_->footer(
+      "Prints sizes, what was given back to the host, and the guest's memory statistics, a name\n"
+      "and a number a line. The guest fills the balloon in its own time (actual_bytes), and takes\n"
+      "memory out of it when it would run out. The machine needs `run --balloon`.");
 }
 
 bool ManageCommands::parsed() const {
-  return list_->parsed() || stop_->parsed() || exec_->parsed() || console_->parsed();
+  return list_->parsed() || stop_->parsed() || exec_->parsed() || console_->parsed() ||
+         balloon_->parsed();
 }
 
 int ManageCommands::run(const std::vector<std::string>& command, bool has_command) {
   if (has_command && command.empty()) return own_error("there is no command after --");
-  const Result<int> status = list_->parsed()   ? list()
-                             : stop_->parsed() ? stop()
-                             : exec_->parsed() ? exec(command)
-                                               : console();
+  const Result<int> status = list_->parsed()      ? list()
+                             : stop_->parsed()    ? stop()
+                             : exec_->parsed()    ? exec(command)
+                             : balloon_->parsed() ? balloon()
+                                                  : console();
   return status ? *status : own_error(status.error().message);
 }
 
@@ -181,6 +196,22 @@ Result<int> ManageCommands::console() {
   const auto vm = TRY(find_vm(name_));
   TRY(view_console(vm));
   return 0;
+}
+
+Result<int> ManageCommands::balloon() {
+  manage::BalloonOrder order;
+  if (!size_.empty()) {
+    const auto size = size_ == "0" ? std::optional<uint64_t>(0) : parse_size(size_);
+    if (!size) return fail("{}: not a size; write for example 256M, or 0", size_);
+    order.sets_size = 1;
+    order.size_bytes = *size;
+  }
+  const auto vm = TRY(find_vm(name_));
+  auto client = TRY(manage::ControlClient::connect(vm));
+  const auto text = client.ask(manage::PacketType::Balloon, bytes_of_value(order), kBalloonLimit);
+  if (!text) return fail("{}: {}", name_, text.error().message);
+  std::fwrite(text->data(), 1, text->size(), stdout);
+  return std::fflush(stdout) == 0 ? Result<int>(0) : fail_errno("stdout");
 }
 
 }  // namespace trapeze::cli

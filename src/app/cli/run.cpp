@@ -104,6 +104,19 @@ RunCommand::RunCommand(CLI::App& app) {
       "Sockets between guest and host (virtio-vsock): PATH[,cid=N]. A program on the host "
       "connects to the unix socket PATH and writes CONNECT PORT; the guest's connections "
       "to port P of CID 2 go to the unix socket PATH_P (default CID of the guest: 3)");
+  app.add_option("--pmem", pmems_,
+                 "A file of the host as memory of the guest, /dev/pmem0 and so on: FILE[,ro], any "
+                 "number of times; its size is a multiple of 2 MiB. For file systems mounted with "
+                 "-o dax. ro: the file stays as it is, what the guest writes is forgotten")
+      ->take_all()
+      ->allow_extra_args(false);
+  balloon_option_ =
+      app.add_option(
+             "--balloon", balloon_,
+             "Memory that the guest does not use goes back to the host; SIZE, such as 256M, is "
+             "taken from the guest at once (default: 0; see trapeze balloon)")
+          ->expected(0, 1)
+          ->default_str("0");
   app.add_option("--iothreads", io_threads_, "Threads that serve disks (default: one for each)")
       ->check(CLI::Range(1U, 64U));
   command_.add_to(app);
@@ -170,6 +183,12 @@ Result<RunConfig> RunCommand::make_config(const std::vector<std::string>& comman
   config.vm.vcpus = cpus_;
   config.vm.debug_exit = debug_exit_;
   config.vm.test_devices = test_devices_;
+  if (balloon_option_->count() != 0) {
+    config.vm.balloon_bytes = balloon_ == "0" ? std::optional<uint64_t>(0) : parse_size(balloon_);
+    if (!config.vm.balloon_bytes) {
+      return fail("--balloon {}: not a size; write for example 256M", balloon_);
+    }
+  }
   TRY(validate(config.vm));
   if (!timeout_.empty()) {
     config.timeout = parse_duration(timeout_);
@@ -225,6 +244,12 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
     TRY(kit::build_kit({.output = directory, .cache = cache}, show_progress));
   }
   const auto kit = TRY(kit::open_kit(directory));
+  if (initrd_.empty() && !pmems_.empty() && kit.modules_version < kit::kModulesVersion) {
+    return fail(
+        "--pmem: the guest kit in {} has no driver for it; make it again with: "
+        "trapeze kit build",
+        directory.string());
+  }
   if (initrd_.empty()) {
     config.vm.initrd_path = kit.initrd.string();
     config.vm.initrd_is_stable = true;
@@ -242,6 +267,7 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
 
 Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
   config.vm.io_threads = io_threads_;
+  for (const auto& text : pmems_) config.vm.pmems.push_back(TRY(parse_pmem_option(text)));
   if (!vsock_.empty()) config.vm.vsock = TRY(parse_vsock_option(vsock_));
   if (!rootfs_.empty()) {
     auto root = TRY(parse_rootfs_option(rootfs_));

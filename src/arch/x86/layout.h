@@ -20,7 +20,8 @@ inline constexpr GpaRange kPciEcam{Gpa{0xe000'0000}, 0x1000'0000};    // 256 bus
 inline constexpr GpaRange kIoApic{Gpa{0xfec0'0000}, 0x1000};
 inline constexpr GpaRange kLocalApic{Gpa{0xfee0'0000}, 0x1000};
 inline constexpr GpaRange kTestRamMmio{Gpa{0xff00'0000}, 64 * KiB};  // CPU test images only
-// 64-bit BARs start at the first GiB boundary above RAM, so that few physical address bits suffice.
+// 64-bit BARs start at the first GiB boundary above RAM and pmem, so that few physical address bits
+// suffice.
 inline constexpr uint64_t kPciMmio64Size = 64 * GiB;
 
 // Low memory, below 1 MiB. Real-mode vectors, then what the VMM hands to the kernel.
@@ -57,7 +58,10 @@ inline constexpr unsigned kIoApicPins = 24;
 
 // The ranges of RAM for `size_bytes` of memory (a multiple of the page size).
 std::vector<GpaRange> ram_ranges(uint64_t size_bytes);
-// The 64-bit PCI window above that RAM.
-GpaRange pci_mmio64(uint64_t ram_size_bytes);
+// Where files that are the guest's memory (virtio-pmem) begin: the first GiB boundary above that
+// RAM.
+Gpa pmem_start(uint64_t ram_size_bytes);
+// The 64-bit PCI window, above that RAM and so much of such memory.
+GpaRange pci_mmio64(uint64_t ram_size_bytes, uint64_t pmem_bytes);
 
 }  // namespace trapeze::layout

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/unix_socket.h"
@@ -132,9 +133,11 @@ bool ControlServer::handle(Connection& connection, const Packet& packet) {
       return true;
     case PacketType::Balloon: {
       if (!decode(packet.payload, balloon)) return false;
-      const auto text = handler_.balloon_ordered(balloon);
-      if (!text) return fail_request(connection, text.error().message);
-      return send(connection, PacketType::Text, std::as_bytes(std::span(*text)));
+      connection.waits_for_balloon = true;
+      const auto ordered = handler_.balloon_ordered(balloon);
+      if (ordered) return true;
+      connection.waits_for_balloon = false;
+      return fail_request(connection, ordered.error().message);
     }
     case PacketType::Done:
     case PacketType::Failed:
@@ -165,6 +168,14 @@ void ControlServer::agent_state_changed() {
   for (auto next = connections_.begin(); next != connections_.end();) {
     const auto connection = next++;
     if (connection->waits_for_agent && !answer_agent_wait(*connection)) drop(connection);
+  }
+}
+
+void ControlServer::answer_balloon(const std::string& text) {
+  for (auto next = connections_.begin(); next != connections_.end();) {
+    const auto connection = next++;
+    if (!std::exchange(connection->waits_for_balloon, false)) continue;
+    if (!send(*connection, PacketType::Text, std::as_bytes(std::span(text)))) drop(connection);
   }
 }
 

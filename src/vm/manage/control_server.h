@@ -26,8 +26,8 @@ class ControlHandler {
   virtual ~ControlHandler() = default;
   virtual AgentState agent_state() const = 0;
   virtual void stop_ordered(std::chrono::milliseconds timeout) = 0;
-  // A text for people and programs, or why not.
-  virtual Result<std::string> balloon_ordered(const BalloonOrder& order) = 0;
+  // The answer comes by answer_balloon(), to all that wait for it by then; or why there is none.
+  virtual Result<void> balloon_ordered(const BalloonOrder& order) = 0;
 };
 
 class ControlServer {
@@ -43,6 +43,7 @@ class ControlServer {
   ControlServer& operator=(const ControlServer&) = delete;
 
   void agent_state_changed();
+  void answer_balloon(const std::string& text);
   // Gives viewers the rest of the output, for a moment that is bounded.
   void finish();
 
@@ -53,6 +54,7 @@ class ControlServer {
   struct Connection {
     Fd socket;
     bool waits_for_agent = false;
+    bool waits_for_balloon = false;
     bool is_viewer = false;
     bool wants_room = false;       // its socket takes no more
     uint64_t position = 0;         // of the console's output

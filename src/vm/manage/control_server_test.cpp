@@ -16,10 +16,12 @@ namespace {
 struct Machine final : ControlHandler {
   AgentState agent_state() const override { return state; }
   void stop_ordered(std::chrono::milliseconds timeout) override { stop_timeout = timeout; }
-  Result<std::string> balloon_ordered(const BalloonOrder& order) override {
+  Result<void> balloon_ordered(const BalloonOrder& order) override {
     if (order.sets_size == 0) return fail("no balloon");
-    return std::string("size ") + std::to_string(order.size_bytes);
+    balloon_bytes = order.size_bytes;
+    return {};
   }
+  uint64_t balloon_bytes = 0;
   AgentState state = AgentState::Booting;
   std::optional<std::chrono::milliseconds> stop_timeout;
 };
@@ -202,7 +204,12 @@ TEST_F(ControlServerTest, balloon_orders_are_answered) {
   auto client = connect();
   const BalloonOrder order{.sets_size = 1, .reserved = 0, .size_bytes = 77};
   ASSERT_TRUE(client.send(PacketType::Balloon, bytes_of_value(order)));
-  EXPECT_EQ(take(client, PacketType::Text), "size 77");
+  turn();
+  EXPECT_EQ(machine_.balloon_bytes, 77U);
+  EXPECT_FALSE(client.receive(std::chrono::milliseconds(1))) << "the guest has not answered";
+  server_->answer_balloon("actual 5\n");
+  EXPECT_EQ(take(client, PacketType::Text), "actual 5\n");
+  server_->answer_balloon("nobody asked\n");
   ASSERT_TRUE(client.send(PacketType::Balloon, bytes_of_value(BalloonOrder{})));
   EXPECT_EQ(take(client, PacketType::Failed), "no balloon");
 }

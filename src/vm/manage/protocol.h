@@ -6,7 +6,7 @@
 //   Stop           StopOrder          Done; then the connection ends with the machine
 //   Console        WindowSize         Data: the scrollback, then what comes; the client sends Input
 //                                     and Resize; the connection ends with the machine
-//   Balloon        BalloonOrder       Text, or Failed
+//   Balloon        BalloonOrder       Text: lines of a name and a number; or Failed
 //
 // Failed and Text carry a text. Both ends belong to one user (SO_PEERCRED), or the client is root;
 // even so, each packet is checked.

@@ -29,7 +29,7 @@ uint64_t granule_mask(uint64_t offset, uint64_t size) {
 
 Result<std::unique_ptr<CodeMap>> CodeMap::create(GuestMemory& memory) {
   std::unique_ptr<CodeMap> map(new CodeMap(memory));
-  map->pages_ = memory.end().raw() / kPageSize;
+  map->pages_ = memory.top().raw() / kPageSize;
   map->mapping_ = TRY(Mapping::anonymous(map->pages_ * kBytesPerPage, "the map of code pages"));
   // Zero pages are valid arrays of zero atomics.
   map->granules_ = reinterpret_cast<std::atomic<uint64_t>*>(map->mapping_.data());

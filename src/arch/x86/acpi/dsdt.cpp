@@ -48,7 +48,7 @@ aml::Bytes pci_capabilities() {
 
 aml::Bytes pci_root(const AcpiConfig& config) {
   constexpr GpaRange kLow = layout::kPciMmio32;
-  const GpaRange high = layout::pci_mmio64(config.ram_size_bytes);
+  const GpaRange high = layout::pci_mmio64(config.ram_size_bytes, config.pmem_bytes);
   const uint16_t config_ports = layout::kPciConfigAddress.raw();
   return aml::device(
       "PCI0",

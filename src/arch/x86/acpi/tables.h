@@ -12,7 +12,8 @@ namespace trapeze::acpi {
 
 struct AcpiConfig {
   uint32_t vcpus = 1;           // APIC IDs 0 to vcpus-1; x2APIC entries from 255 on
-  uint64_t ram_size_bytes = 0;  // places the 64-bit PCI window (layout::pci_mmio64)
+  uint64_t ram_size_bytes = 0;  // these two place the 64-bit PCI window (layout::pci_mmio64)
+  uint64_t pmem_bytes = 0;
   bool has_pci = true;
   bool has_serial = true;  // COM1
   bool has_rtc = true;

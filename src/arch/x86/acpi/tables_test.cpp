@@ -216,6 +216,12 @@ TEST_F(Iasl, reads_the_dsdt_as_meant) {
   expect_recompiles("DSDT");
 }
 
+TEST_F(Iasl, the_pci_window_lies_above_files_that_are_memory) {
+  const Walker walker({.vcpus = 1, .ram_size_bytes = 6 * GiB, .pmem_bytes = 1 * GiB + 2 * MiB});
+  EXPECT_NE(disassemble(walker, "DSDT").find("0x0000000240000000, // Range Minimum"),
+            std::string::npos);
+}
+
 TEST_F(Iasl, reads_the_data_tables) {
   const Walker walker(kTwoVcpus);
   EXPECT_NE(disassemble(walker, "FACP").find("Hardware Reduced (V5) : 1"), std::string::npos);
