@@ -1,11 +1,12 @@
 """Trapeze on a real /dev/kvm, in the rig: each class is one boot of the rig.
 
-Environment: TRAPEZE (the program), TRAPEZE_KVM_LIVE (tests/rig/live), TRAPEZE_KIT, TRAPEZE_RIG_CASES
-(for MainTests), and rig.py's.
+Environment: TRAPEZE (the program), TRAPEZE_KVM_LIVE (tests/rig/live), TRAPEZE_KIT, TRAPEZE_IMAGES (test
+images, for MainJob), and rig.py's.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import unittest
@@ -14,8 +15,9 @@ import rig
 
 TRAPEZE = os.environ.get("TRAPEZE", "build/trapeze")
 LIVE = os.environ.get("TRAPEZE_KVM_LIVE", "build/tests/rig/live/kvm_live")
-CASES = os.environ.get("TRAPEZE_RIG_CASES", "Command Failure")  # of tests/guest/run_test.py
+IMAGES = os.environ.get("TRAPEZE_IMAGES", "build/tests/images")
 OWN_ERROR = 125
+GUEST_SECONDS = int(120 * rig.FACTOR)  # of one guest; seen: 8
 
 # One guest's worth of work whose output says what the guest is, and nothing of the time.
 WORK = ("uname -srm; nproc; seq 1 3000 | sha256sum; echo hello >/tmp/f; cat /tmp/f; "
@@ -47,7 +49,37 @@ def case(name, command):
 
 def run(name, options, command, accel="kvm"):
     quoted = command.replace("'", "'\\''")
-    return case(name, f"trapeze run --accel {accel} --timeout 100 --stats {options} -- sh -c '{quoted}'")
+    return case(name, f"trapeze run --accel {accel} --timeout {GUEST_SECONDS} --stats {options} -- sh -c '{quoted}'")
+
+
+class Memory:
+    """What a process has for itself, by its smaps: unique resident bytes by what they are."""
+
+    def __init__(self, smaps):
+        self.by_name = {}
+        self.guest = 0
+        # Guest RAM lies between two guards of 2 GiB (memory/guest_memory.h).
+        areas, guards = [], []
+        for line in smaps.splitlines():
+            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)", line)
+            if head:
+                start, end = int(head[1], 16), int(head[2], 16)
+                areas.append([start, head[4] or "anonymous", 0])
+                if head[3] == "---p" and end - start >= 2 << 30:
+                    guards.append(start)
+            elif value := re.match(r"Private_(?:Clean|Dirty): +(\d+) kB", line):
+                areas[-1][2] += int(value[1]) << 10
+        for start, name, size in areas:
+            if guards and min(guards) <= start <= max(guards):
+                self.guest += size
+            elif size:
+                self.by_name[name] = self.by_name.get(name, 0) + size
+        self.own = sum(self.by_name.values())
+
+    def __repr__(self):
+        lines = sorted(self.by_name.items(), key=lambda item: -item[1])
+        return "\n".join([f"{self.own >> 10} KiB beyond {self.guest >> 10} KiB of guest RAM",
+                          *(f"{size >> 10:6} {name}" for name, size in lines)])
 
 
 def boot(script, limit_s, **options):
@@ -62,7 +94,8 @@ class Live(unittest.TestCase):
     """The unit tests of accel/kvm that need a vCPU."""
 
     def test_live(self):
-        result = boot("kvm_live", 600)
+        is_long = "TRAPEZE_RIG_LONG" in os.environ
+        result = boot("TRAPEZE_RIG_LONG=1 kvm_live" if is_long else "kvm_live", 600)
         print(result.stdout.decode())
         self.assertEqual(result.status, 0, result)
 
@@ -77,7 +110,10 @@ class Guests(unittest.TestCase):
         busy = "i=0; while [ $i -lt 50 ]; do head -c 64 /dev/hwrng; i=$((i+1)); done | wc -c; seq 1 20000"
         script += run("quiet", "", "modprobe virtio_rng; true")
         script += run("busy", "", "modprobe virtio_rng; " + busy)
-        script += case("auto", "trapeze run --verbose --cpus 2 --timeout 100 --timeline - -- nproc")
+        script += ("trapeze run --accel kvm --memory 128M -- sh -c 'echo up; sleep 1000' >/tmp/up & pid=$!\n"
+                   "until grep -q up /tmp/up; do kill -0 $pid || exit 1; sleep 0.2; done; sleep 1\n"
+                   "cat /proc/$pid/smaps >$RESULTS/smaps; kill $pid; wait $pid\n")
+        script += case("auto", f"trapeze run --verbose --cpus 2 --timeout {GUEST_SECONDS} --timeline - -- nproc")
         cls.result = boot(script, 420)
 
     def test_output_is_that_of_the_software_engine(self):
@@ -102,6 +138,13 @@ class Guests(unittest.TestCase):
         self.assertTrue(busy.out.startswith(b"3200\n1\n2\n"), busy)
         self.assertLess(busy.stats["exit.all"] - quiet.stats["exit.all"], 40, (quiet, busy))
 
+    def test_memory_beyond_the_guests(self):
+        """Alone on its host: nobody shares the program and its libraries."""
+        memory = Memory(self.result.files["smaps"].decode())
+        print(memory)
+        self.assertGreater(memory.guest, 20 << 20, memory)
+        self.assertLessEqual(memory.own, 5 << 20, memory)
+
     def test_auto_takes_kvm_and_says_so(self):
         auto = Case(self.result, "auto")
         self.assertEqual(auto.status, 0, auto)
@@ -110,30 +153,56 @@ class Guests(unittest.TestCase):
         self.assertIn(b'"accel": "kvm"', auto.out)
 
 
-class MainTests(unittest.TestCase):
-    """tests/guest/run_test.py inside the rig: takes long, so it is a target of its own."""
+class MainJob(unittest.TestCase):
+    """tests/guest/run_test.py inside the rig, with both kinds of irqchip: what `make test` has time for.
+    MainJobLong has all of it."""
 
-    def run_there(self, irqchip):
+    def run_there(self, irqchip, cases, limit_s):
         host = rig.Rig()
         host.add_python()
         host.add_program(TRAPEZE, "/usr/bin/trapeze.real")
         host.add_kit()
+        host.add_file(os.path.join(host.kit, "vmlinuz"), "/kit/vmlinuz")
+        for name in os.listdir(IMAGES):
+            if name.endswith(".elf"):
+                host.add_file(os.path.join(IMAGES, name), "/images/" + name)
         host.add_file(os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                    "../guest/run_test.py"), "/run_test.py")
         # Every run of the tests with KVM, whatever options they give.
-        host.add_text("/usr/bin/trapeze", "#!/bin/sh\ncase \"$*\" in *--accel*|[!r]*) exec trapeze.real \"$@\";; esac\n"
+        host.add_text("/usr/bin/trapeze", "#!/bin/sh\ncase \"$*\" in *--accel*|[!r]*|run\\ --help) "
+                      "exec trapeze.real \"$@\";; run*) ;; *) exec trapeze.real \"$@\";; esac\n"
                       f"shift; exec trapeze.real run --accel kvm --irqchip {irqchip} \"$@\"\n")
-        result = host.run("export TRAPEZE=/usr/bin/trapeze TRAPEZE_KIT=/kit TRAPEZE_TEST_STDIN_MIB=1 "
-                          "TRAPEZE_TEST_SECONDS=120\n"
-                          f"python3 /run_test.py {CASES} 2>&1", limit_s=1500)
-        print(result.stdout.decode(errors="replace")[-6000:])
+        result = host.run("export TRAPEZE=/usr/bin/trapeze TRAPEZE_KIT=/kit TRAPEZE_IMAGES=/images "
+                          f"TRAPEZE_TEST_STDIN_MIB=1 TRAPEZE_TEST_SECONDS={GUEST_SECONDS}\n"
+                          f"python3 /run_test.py -v {cases} 2>&1", limit_s=limit_s)
+        print(result.stdout.decode(errors="replace")[-8000:])
         self.assertEqual(result.status, 0, result)
+        self.assertNotIn(b"Ran 0 tests", result.stdout)
 
     def test_kernel_irqchip(self):
-        self.run_there("kernel")
+        self.run_there("kernel", "Terminal Failure.test_kernel_panic "
+                       "Command.test_large_stdin_comes_back_on_both_streams "
+                       "OwnKernel.test_multiboot_pvh_and_long_mode_images OwnKernel.test_reset "
+                       "OwnKernel.test_hang_and_spin_end_by_the_timeout", 400)
 
     def test_split_irqchip(self):
-        self.run_there("split")
+        self.run_there("split", "Command.test_large_stdin_arrives_complete "
+                       "Command.test_status_of_a_signal Failure.test_reset_by_the_command "
+                       "OwnKernel.test_multiboot_pvh_and_long_mode_images "
+                       "OwnKernel.test_triple_fault OwnKernel.test_power_off", 400)
+
+
+class MainJobLong(MainJob):
+    """All cases of all classes: takes long, so it is in a target of its own."""
+
+    test_kernel_irqchip = test_split_irqchip = None
+
+
+for irqchip_kind in ("kernel", "split"):
+    for case_class, seconds in (("Command", 1200), ("Failure", 300), ("Terminal", 200),
+                                ("OwnKernel", 600), ("BadInput", 600)):
+        setattr(MainJobLong, f"test_{case_class.lower()}_with_{irqchip_kind}_irqchip",
+                lambda self, a=irqchip_kind, b=case_class, c=seconds: self.run_there(a, b, c))
 
 
 class BadInput(unittest.TestCase):
@@ -141,7 +210,7 @@ class BadInput(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        run_kvm = "trapeze run --accel kvm --timeout 60 --kernel /kit/vmlinux"
+        run_kvm = f"trapeze run --accel kvm --timeout {GUEST_SECONDS} --kernel /kit/vmlinux"
         script = case("memory", run_kvm + " --memory 1024G")
         script += case("model", run_kvm + " --cpu x86-64-v2")
         script += case("doctor", "trapeze doctor")
@@ -193,4 +262,4 @@ class BadInput(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[1:]], verbosity=2)
+    rig.run_tests("__main__")

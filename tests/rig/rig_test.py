@@ -1,8 +1,10 @@
 """The rig itself: what goes in comes out, and a run ends whatever happens inside.
 
-These three are in `make test`; kvm_test.py has what runs on its /dev/kvm.
+These are in `make test`; kvm_test.py has what runs on its /dev/kvm.
 """
 
+import os
+import subprocess
 import sys
 import time
 import unittest
@@ -33,8 +35,15 @@ class RigTest(unittest.TestCase):
                 rig.Rig().run("sleep 2000", limit_s=1000)
         finally:
             rig.BOOT_SECONDS = before
-        self.assertLess(time.monotonic() - start, 60)
+        self.assertLess(time.monotonic() - start, 60 * rig.FACTOR)
+
+    def test_what_is_missing_skips_with_the_reason(self):
+        # No program is on this path but Python's own.
+        done = subprocess.run([sys.executable, os.path.abspath(__file__)], capture_output=True,
+                              env={**os.environ, "PATH": "/nowhere"}, check=False, timeout=60)
+        self.assertEqual(done.returncode, 77, done)
+        self.assertIn(b"skipped: not here: qemu-system-x86_64", done.stdout)
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[1:]], verbosity=2)
+    rig.run_tests("__main__")
