@@ -3,7 +3,9 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -131,10 +133,15 @@ std::span<const std::byte> init_image() {
 }
 
 std::string init_hash() {
-  // FNV-1a, 64 bit: tells builds apart, guards against nothing.
+  // As FNV-1a, but by words and mixed: tells builds apart, guards against nothing. Every start of a
+  // VM computes it over almost a megabyte, which by bytes took a millisecond.
   uint64_t hash = 0xcbf2'9ce4'8422'2325;
-  for (const std::byte byte : init_image()) {
-    hash = (hash ^ static_cast<uint64_t>(byte)) * 0x100'0000'01b3;
+  const std::span<const std::byte> image = init_image();
+  for (size_t at = 0; at < image.size(); at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, image.data() + at, std::min(sizeof(word), image.size() - at));
+    hash = (hash ^ word) * 0x100'0000'01b3;
+    hash ^= hash >> 32;
   }
   return fmt::format("{:016x}", hash);
 }
