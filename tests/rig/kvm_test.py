@@ -38,6 +38,10 @@ class Case:
             if len(words) == 2 and words[1].isdigit():
                 self.stats[words[0]] = int(words[1])
 
+    def exits_but_serial(self):
+        return self.stats["exit.all"] - sum(self.stats.get(f"io.{port:#x}", 0)
+                                            for port in range(0x3f8, 0x400))
+
     def __repr__(self):
         return f"status {self.status}\n{self.out[-2000:]}\n{self.err[-3000:]}"
 
@@ -136,7 +140,8 @@ class Guests(unittest.TestCase):
         quiet, busy = Case(self.result, "quiet"), Case(self.result, "busy")
         self.assertEqual(busy.status, 0, busy)
         self.assertTrue(busy.out.startswith(b"3200\n1\n2\n"), busy)
-        self.assertLess(busy.stats["exit.all"] - quiet.stats["exit.all"], 40, (quiet, busy))
+        # Kernels complain of stalls on the serial port when this machine is busy.
+        self.assertLess(busy.exits_but_serial() - quiet.exits_but_serial(), 40, (quiet, busy))
 
     def test_memory_beyond_the_guests(self):
         """Alone on its host: nobody shares the program and its libraries."""
