@@ -1,5 +1,6 @@
 #include "memory/guest_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -7,8 +8,28 @@
 #include "base/units.h"
 
 namespace trapeze {
+namespace {
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRange> ram, Gpa top) {
+// As long as the guest's address space; holes cost nothing.
+Result<Fd> create_shared_file(uint64_t size_bytes) {
+  Fd file(::memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file.is_open() || ::ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0 ||
+      ::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return fail_errno("cannot make a file of {} bytes for shared guest memory", size_bytes);
+  }
+  return file;
+}
+
+bool make_accessible(std::byte* start, const GpaRange& range, const Fd& file) {
+  if (!file.is_open()) return ::mprotect(start, range.size, PROT_READ | PROT_WRITE) == 0;
+  return ::mmap(start, range.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+                file.get(), static_cast<off_t>(range.start.raw())) != MAP_FAILED;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRange> ram, Gpa top,
+                                                         Backing backing) {
   if (ram.empty()) return fail("a virtual machine needs at least one range of RAM");
   Gpa previous_end;
   for (const GpaRange& range : ram) {
@@ -19,16 +40,18 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRang
   const uint64_t mapped_bytes = std::max(previous_end, top).raw() + 2 * kGuardBytes;
   Mapping mapping = TRY(Mapping::create(
       mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
+  Fd file;
+  if (backing == Backing::Shared) file = TRY(create_shared_file(previous_end.raw()));
   for (const GpaRange& range : ram) {
     std::byte* const start = mapping.data() + kGuardBytes + range.start.raw();
-    if (::mprotect(start, range.size, PROT_READ | PROT_WRITE) != 0) {
+    if (!make_accessible(start, range, file)) {
       return fail_errno("cannot make {} bytes of guest memory accessible", range.size);
     }
   }
   // Guest RAM in a core dump would be huge, and is not ours to show.
   ::madvise(mapping.data(), mapping.size(), MADV_DONTDUMP);
   return std::unique_ptr<GuestMemory>(
-      new GuestMemory({ram.begin(), ram.end()}, std::move(mapping)));
+      new GuestMemory({ram.begin(), ram.end()}, std::move(mapping), std::move(file)));
 }
 
 uint64_t GuestMemory::size_bytes() const {
@@ -87,7 +110,7 @@ bool GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
 
 bool GuestMemory::map_file(Gpa gpa, const Fd& file, uint64_t offset, uint64_t len) {
   std::byte* const to = host(gpa, len);
-  if (to == nullptr || len == 0 || !is_ram({gpa, len})) return false;
+  if (to == nullptr || len == 0 || file_.is_open() || !is_ram({gpa, len})) return false;
   if (gpa.raw() % kPageSize != 0 || offset % kPageSize != 0 || len % kPageSize != 0) return false;
   void* const mapped =
       ::mmap(to, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.get(),
@@ -115,7 +138,7 @@ bool GuestMemory::give_back(GpaRange range) {
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     if (fresh == MAP_FAILED) return false;
     ::madvise(start, range.size, MADV_DONTDUMP);
-  } else if (::madvise(start, range.size, MADV_DONTNEED) != 0) {
+  } else if (::madvise(start, range.size, file_.is_open() ? MADV_REMOVE : MADV_DONTNEED) != 0) {
     return false;
   }
   mark_written(range);

@@ -36,7 +36,14 @@ class GuestMemory {
   // RAM at the given ranges: page-aligned, ascending, not overlapping. Untouched memory costs
   // nothing.
   // Files may be added up to `top`.
-  static Result<std::unique_ptr<GuestMemory>> create(std::span<const GpaRange> ram, Gpa top = {});
+  // Shared: other processes can be given it (shared_file()); costs huge pages and map_file().
+  enum class Backing : uint8_t { Private, Shared };
+  static Result<std::unique_ptr<GuestMemory>> create(std::span<const GpaRange> ram, Gpa top = {},
+                                                     Backing backing = Backing::Private);
+  static Result<std::unique_ptr<GuestMemory>> create(std::span<const GpaRange> ram,
+                                                     Backing backing) {
+    return create(ram, Gpa{}, backing);
+  }
 
   // What the guest has as memory besides: a file, page-aligned, above everything so far. To vCPUs
   // and devices it is like RAM; ram(), end() and size_bytes() leave it out. Before any accelerator
@@ -71,15 +78,20 @@ class GuestMemory {
   // them. The file may be closed afterwards, but whoever writes or truncates it changes the guest's
   // memory: only for files that are replaced and never written in place. Before the VM runs.
   //
-  // False, and nothing changed: the range is no RAM, something is no multiple of the page size, or
-  // the host refuses; the caller copies then. RAM that other processes map (vhost-user) must refuse
-  // too.
+  // False, and nothing changed: the range is no RAM, something is no multiple of the page size, the
+  // host refuses, or the RAM is shared (who else maps it would not see the file); the caller copies
+  // then.
   bool map_file(Gpa gpa, const Fd& file, uint64_t offset, uint64_t len);
 
   // Gives the host's memory behind a range of RAM back: it reads as zeroes, and costs memory again
   // when somebody writes there. While the VM runs: host addresses stay valid, so TLBs need nothing.
   // False, and nothing changed: it is no RAM, or not whole pages.
   bool give_back(GpaRange range);
+
+  // Shared RAM: the file behind it, in which the byte at guest physical address n has offset n.
+  // Sealed: whoever gets it cannot make it shorter, which would take this process down with SIGBUS.
+  // nullptr when the RAM is private.
+  const Fd* shared_file() const { return file_.is_open() ? &file_ : nullptr; }
 
   template <typename T>
   requires std::is_trivially_copyable_v<T> std::optional<T> load(Gpa gpa)
@@ -107,8 +119,11 @@ class GuestMemory {
   }
 
  private:
-  GuestMemory(std::vector<GpaRange> ram, Mapping mapping)
-      : regions_(std::move(ram)), ram_count_(regions_.size()), mapping_(std::move(mapping)) {}
+  GuestMemory(std::vector<GpaRange> ram, Mapping mapping, Fd file)
+      : regions_(std::move(ram)),
+        ram_count_(regions_.size()),
+        mapping_(std::move(mapping)),
+        file_(std::move(file)) {}
 
   bool touches_file(GpaRange range) const;
 
@@ -119,6 +134,7 @@ class GuestMemory {
   std::vector<GpaRange> files_;  // by map_file(); fixed once the VM runs
   Mapping mapping_;
   std::atomic<WriteObserver*> observer_{nullptr};
+  Fd file_;  // of shared RAM
 };
 
 }  // namespace trapeze

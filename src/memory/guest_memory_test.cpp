@@ -162,6 +162,26 @@ TEST(GuestMemory, file_behind_copy_on_write_stays_as_it_is) {
   EXPECT_NE(in_file, 99);
 }
 
+TEST(GuestMemory, shared_ram_is_one_file_that_nobody_can_cut) {
+  const std::array<GpaRange, 2> ram{GpaRange{Gpa{0}, 16 * KiB}, GpaRange{Gpa{64 * KiB}, 16 * KiB}};
+  auto memory = std::move(GuestMemory::create(ram, GuestMemory::Backing::Shared)).value();
+  ASSERT_NE(memory->shared_file(), nullptr);
+  const int fd = memory->shared_file()->get();
+  memory->store<uint8_t>(Gpa{64 * KiB + 5}, 42);
+  uint8_t other_side = 0;
+  ASSERT_EQ(::pread(fd, &other_side, 1, 64 * KiB + 5), 1);
+  EXPECT_EQ(other_side, 42);
+  other_side = 43;
+  ASSERT_EQ(::pwrite(fd, &other_side, 1, 3), 1);
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{3}), 43);
+  EXPECT_EQ(memory->host(Gpa{16 * KiB}, 1), nullptr) << "the hole stays one";
+  EXPECT_NE(::ftruncate(fd, 0), 0);
+  EXPECT_FALSE(memory->map_file(Gpa{0}, numbered_file(), 0, 4 * KiB));
+  ASSERT_TRUE(memory->give_back({Gpa{0}, 4 * KiB}));
+  EXPECT_EQ(memory->load<uint8_t>(Gpa{3}), 0);
+  EXPECT_EQ(memory_with_hole()->shared_file(), nullptr);
+}
+
 TEST(GpaRange, overflow_is_refused) {
   EXPECT_FALSE(GpaRange::create(Gpa{16}, ~uint64_t{0}).has_value());
   EXPECT_TRUE(GpaRange::create(Gpa{16}, ~uint64_t{0} - 16).has_value());

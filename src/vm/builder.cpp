@@ -90,8 +90,14 @@ Result<std::unique_ptr<Vm>> VmBuilder::build(const VmConfig& config,
 
 Result<void> VmBuilder::create_machine() {
   const auto ram = layout::ram_ranges(config_.memory_bytes);
+  // A back end is given RAM alone, and a guest may name the bytes of a file in its requests.
+  if (!config_.pmems.empty() && !config_.vhost_users.empty()) {
+    return fail("--pmem and --vhost-user cannot be used together");
+  }
   if (config_.pmems.empty()) {
-    vm_->memory_ = TRY(GuestMemory::create(ram));
+    vm_->memory_ =
+        TRY(GuestMemory::create(ram, config_.vhost_users.empty() ? GuestMemory::Backing::Private
+                                                                 : GuestMemory::Backing::Shared));
   } else {
     vm_->pmems_ = TRY(Pmems::open(config_.pmems, layout::pmem_start(config_.memory_bytes)));
     vm_->memory_ = TRY(GuestMemory::create(ram, vm_->pmems_->end()));
@@ -138,6 +144,10 @@ Result<void> VmBuilder::create_virtio() {
   if (!config_.disks.empty()) {
     vm_->disks_ = std::make_unique<Disks>(*vm_->memory_, vm_->clock_);
     TRY(vm_->disks_->open(config_.disks, config_.io_threads, pci));
+  }
+  if (!config_.vhost_users.empty()) {
+    vm_->vhost_users_ = std::make_unique<VhostUsers>(*vm_->memory_);
+    TRY(vm_->vhost_users_->open(config_.vhost_users, pci));
   }
   if (!config_.nets.empty()) {
     vm_->nets_ = std::make_unique<Nets>(*vm_->memory_, vm_->clock_, is_kvm_);

@@ -16,6 +16,7 @@
 #include "vm/nets.h"
 #include "vm/pmems.h"
 #include "vm/shares.h"
+#include "vm/vhost_user/devices.h"
 
 namespace trapeze {
 
@@ -62,6 +63,7 @@ struct VmConfig {
   std::vector<DiskConfig> disks;  // in the order in which the guest finds them
   std::vector<NetConfig> nets;    // the same
   std::vector<ShareConfig> shares;
+  std::vector<VhostUserConfig> vhost_users;  // after the disks
   std::optional<VsockConfig> vsock;
   std::vector<PmemConfig> pmems;          // /dev/pmem0, ... in the guest
   std::optional<uint64_t> balloon_bytes;  // a virtio-balloon, of that size at first

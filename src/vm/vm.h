@@ -35,6 +35,7 @@
 #include "vm/pmems.h"
 #include "vm/shares.h"
 #include "vm/vcpu_thread.h"
+#include "vm/vhost_user/devices.h"
 
 namespace trapeze {
 
@@ -127,6 +128,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<Disks> disks_;
   std::unique_ptr<Nets> nets_;
   std::unique_ptr<Shares> shares_;
+  std::unique_ptr<VhostUsers> vhost_users_;
   std::unique_ptr<Board> board_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
 

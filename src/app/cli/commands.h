@@ -47,6 +47,7 @@ class RunCommand {
   std::vector<std::string> pmems_;
   std::string balloon_;
   CLI::Option* balloon_option_ = nullptr;
+  std::vector<std::string> vhost_users_;
   std::vector<std::string> nets_;
   std::vector<std::string> published_;
   uint32_t io_threads_ = 0;

@@ -36,20 +36,8 @@ std::optional<net::MacAddress> parse_mac(const std::string& text) {
   return mac;
 }
 
-// Locally administered, for one station.
-net::MacAddress random_mac() {
-  net::MacAddress mac{};
-  [[maybe_unused]] const auto got = ::getrandom(mac.data(), mac.size(), 0);
-  mac[0] = static_cast<uint8_t>((mac[0] & 0xfc) | 2);
-  return mac;
-}
-
 Result<void> set_mac(NetConfig& config, const std::string& value) {
-  const auto mac = parse_mac(value);
-  if (!mac) return fail("mac={}: not an address; write for example mac=02:00:00:12:34:56", value);
-  if (((*mac)[0] & 1) != 0) return fail("mac={}: is a group's address (first byte odd)", value);
-  if (*mac == net::MacAddress{}) return fail("mac={}: is no address of a card", value);
-  config.mac = *mac;
+  config.mac = TRY(parse_card_address(value));
   return {};
 }
 
@@ -186,10 +174,26 @@ std::string place(uint32_t network, uint32_t host) {
 
 }  // namespace
 
+// Locally administered, for one station.
+net::MacAddress random_card_address() {
+  net::MacAddress mac{};
+  [[maybe_unused]] const auto got = ::getrandom(mac.data(), mac.size(), 0);
+  mac[0] = static_cast<uint8_t>((mac[0] & 0xfc) | 2);
+  return mac;
+}
+
+Result<net::MacAddress> parse_card_address(const std::string& value) {
+  const auto mac = parse_mac(value);
+  if (!mac) return fail("mac={}: not an address; write for example mac=02:00:00:12:34:56", value);
+  if (((*mac)[0] & 1) != 0) return fail("mac={}: is a group's address (first byte odd)", value);
+  if (*mac == net::MacAddress{}) return fail("mac={}: is no address of a card", value);
+  return *mac;
+}
+
 Result<NetConfig> parse_net_option(const std::string& text) {
   NetConfig config;
   config.option = "--net " + text;
-  config.mac = random_mac();
+  config.mac = random_card_address();
   const auto words = split_words(text);
   auto applied = choose_kind(config, words.front());
   for (size_t i = 1; applied && i < words.size(); ++i) applied = apply(config, words[i]);

@@ -25,6 +25,10 @@ inline constexpr const char* kPublishHelp =
     "With --net user: connections to a port of the host go to one of the guest: "
     "[ADDRESS:]PORT:GUESTPORT[/udp]. ADDRESS is the host's, 127.0.0.1 by default (0.0.0.0: all)";
 
+net::MacAddress random_card_address();
+// The value of mac=, which the messages name.
+Result<net::MacAddress> parse_card_address(const std::string& value);
+
 // Checks the text, not the host. Without mac= the card gets a random address.
 Result<NetConfig> parse_net_option(const std::string& text);
 Result<user_wire::PublishedPort> parse_publish_option(const std::string& text);

@@ -17,6 +17,7 @@
 #include "app/cli/net.h"
 #include "app/cli/share.h"
 #include "app/cli/size.h"
+#include "app/cli/vhost_user.h"
 #include "arch/x86/cpuid/cpu_model.h"
 #include "base/log.h"
 #include "kit/build.h"
@@ -117,6 +118,7 @@ RunCommand::RunCommand(CLI::App& app) {
              "taken from the guest at once (default: 0; see trapeze balloon)")
           ->expected(0, 1)
           ->default_str("0");
+  app.add_option("--vhost-user", vhost_users_, kVhostUserHelp)->take_all()->allow_extra_args(false);
   app.add_option("--iothreads", io_threads_, "Threads that serve disks (default: one for each)")
       ->check(CLI::Range(1U, 64U));
   command_.add_to(app);
@@ -283,6 +285,9 @@ Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
     config.vm.shares.push_back(std::move(share));
   }
   TRY(check_nesting(config.vm.shares));
+  for (const auto& text : vhost_users_) {
+    config.vm.vhost_users.push_back(TRY(parse_vhost_user_option(text)));
+  }
   for (const auto& text : disks_) config.vm.disks.push_back(TRY(parse_disk_option(text)));
   if (io_threads_ != 0 && config.vm.disks.empty()) return fail("--iothreads: there is no --disk");
   return {};
