@@ -130,7 +130,8 @@ INSTANTIATE_TEST_SUITE_P(
         Answer(std::vector<uint32_t>{1, 1, 8, 0, 0}, "is none"),
         Answer(std::vector<uint32_t>{2, 5, 8, 0, 0}, "is none"),
         Answer(std::vector<uint32_t>{1, 5, 8, 0}, "within 100 ms"),
-        Answer(std::vector<uint32_t>{1, 5, 8, 0, 1, 1, 5, 8, 0, 1}, "unasked")));
+        Answer(std::vector<uint32_t>{1, 5, 8, 0x4000'0000, 1, 1, 5, 8, 0, 1},
+               "GET_PROTOCOL_FEATURES is none")));
 
 struct Client final : VhostUserClient {
   bool backend_ready(const VhostUserInfo& info) override {
