@@ -208,6 +208,8 @@ class BlockTranslator {
   void check_attention(const Item& item);
   bool load_target(const Item& item);
   void emit_jump_index();
+  void compare_with_jump_table();
+  void jump_by_table();
   void look_up_target(const Item& item);
   bool push_constant(const Item& item, uint64_t value);
   void push_return_address(const Item& item);

@@ -106,8 +106,7 @@ bool BlockTranslator::emit_jump(const Item& item) {
   if (item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
   if (!load_target(item)) return false;
   look_up_target(item);
-  emit_jump_index();
-  code_.jmp(code_.element(Reg64(kScratch), tables_.jumps.code));
+  jump_by_table();
   return true;
 }
 
@@ -139,12 +138,23 @@ void BlockTranslator::emit_jump_index() {
   code_.movzx(regs::ecx, regs::cx);
 }
 
-// Goes on when R11 is in the jump table, else to the interpreter, which has all to do still.
-void BlockTranslator::look_up_target(const Item& item) {
+// RCX = 0 when R11 is in the jump table.
+void BlockTranslator::compare_with_jump_table() {
   const Reg64 address(kAddress), scratch(kScratch);
   emit_jump_index();
   code_.mov(scratch, code_.element(scratch, tables_.jumps.minus_linear));
   code_.lea(scratch, code_.ptr[address + scratch]);
+}
+
+// To where the jump table has R11.
+void BlockTranslator::jump_by_table() {
+  emit_jump_index();
+  code_.jmp(code_.element(Reg64(kScratch), tables_.jumps.code));
+}
+
+// Goes on when R11 is in the jump table, else to the interpreter, which has all to do still.
+void BlockTranslator::look_up_target(const Item& item) {
+  compare_with_jump_table();
   go_on_if_rcx_zero(new_site(item, SiteKind::Interpret), {});
 }
 
@@ -205,7 +215,6 @@ bool BlockTranslator::emit_return(const Item& item) {
 
 // R11: where to. Pops the frame that does not match, and looks in the jump table.
 void BlockTranslator::emit_cold_returns() {
-  const Reg64 address(kAddress), scratch(kScratch);
   for (const ColdReturn& item : cold_returns_) {
     code_.set_jump(item.jump, code_.here());
     Xbyak::Label empty, popped, found;
@@ -216,16 +225,13 @@ void BlockTranslator::emit_cold_returns() {
     code_.L(empty);
     code_.load(regs::rsp, TRAPEZE_STATE(return_top));
     code_.L(popped);
-    emit_jump_index();
-    code_.mov(scratch, code_.element(scratch, tables_.jumps.minus_linear));
-    code_.lea(scratch, code_.ptr[address + scratch]);
+    compare_with_jump_table();
     code_.jrcxz(found);
     code_.store_imm32(TRAPEZE_STATE(site), item.site);
     code_.jump_to(translator_.stubs_.slow);
     code_.L(found);
     add_to_rsp(item.bytes);
-    emit_jump_index();
-    code_.jmp(code_.element(scratch, tables_.jumps.code));
+    jump_by_table();
   }
 }
 
