@@ -73,15 +73,29 @@ class Program:
             order = dialogue(1, line[:3]) + dialogue(1, line[3:])
 
 
+class Logged:
+    def __init__(self, turn, name, log):
+        self.turn, self.name, self.log = turn, name, log
+
+    def __enter__(self):
+        self.turn.__enter__()
+        self.log.append(self.name)
+
+    def __exit__(self, *error):
+        self.turn.__exit__(*error)
+
+
 class RowsTest(unittest.TestCase):
-    def test_a_row_is_repeated_until_it_takes_long_enough(self):
+    def test_a_row_is_repeated_until_it_takes_long_enough_and_measured_in_rounds(self):
         program = Program()
         dialogue = rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), program.clocks)
         program.talk(dialogue)
-        sample = dialogue.samples["x"]
-        self.assertAlmostEqual(sample.ns, Program.UNIT_S * 1e9 / 5, delta=1)
-        self.assertEqual(sample.checksum, "abc")
-        self.assertEqual(program.orders, ["prepare x", "run 1", "run 35", "finish"])
+        samples = dialogue.samples["x"]
+        self.assertEqual(len(samples), rows.ROUNDS)
+        self.assertAlmostEqual(samples[0].ns, Program.UNIT_S * 1e9 / 5, delta=1)
+        self.assertEqual(samples[0].checksum, "abc")
+        self.assertEqual(program.orders,
+                         ["prepare x", "run 1", "run 15", *["run 15"] * rows.ROUNDS, "finish"])
 
     def test_each_clock_is_that_of_its_machine(self):
         answer = "done x 1 abc 700".split()
@@ -94,19 +108,34 @@ class RowsTest(unittest.TestCase):
         program = Program()
         program.UNIT_S = 5.0
         program.talk(rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), program.clocks))
-        self.assertEqual(program.orders, ["prepare x", "run 1", "run 2", "finish"])
+        self.assertEqual(program.orders[:3], ["prepare x", "run 1", "run 2"])
 
-    def test_a_disturbed_run_is_repeated_and_the_quietest_counts(self):
+    def test_what_others_used_is_told(self):
         program = Program()
-        program.others = iter([0.0, 0.3, 0.1])
+        program.others = iter([0.0, 0.3, 0.0, 0.06])
         dialogue = rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall), program.clocks)
         program.talk(dialogue)
-        self.assertEqual(program.orders, ["prepare x", "run 1", *["run 35"] * 2, "finish"])
-        self.assertAlmostEqual(dialogue.samples["x"].others, 0.1 / 0.35)
+        self.assertAlmostEqual(dialogue.samples["x"][1].others, 0.06 / 0.15)
+
+    def test_machines_alternate_from_measurement_to_measurement(self):
+        log, turns = [], Turns(("a", "b"))
+
+        def machine(name):
+            program = Program()
+            program.talk(rows.Dialogue(rows.script(["x"], rows.machine_cpu, rows.wall,
+                                                   turn=Logged(turns.of(name), name, log)),
+                                       program.clocks))
+
+        threads = [threading.Thread(target=machine, args=(name,)) for name in ("a", "b")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(log, ["a", "b"] * (rows.ROUNDS + 2))
 
     def test_units_grow_at_least_twofold_and_not_beyond_reason(self):
-        self.assertEqual(rows.next_units(10, 0.34), 20)
-        self.assertEqual(rows.next_units(10, 0.035), 100)
+        self.assertEqual(rows.next_units(10, 0.14), 20)
+        self.assertEqual(rows.next_units(10, 0.015), 100)
         self.assertEqual(rows.next_units(1, 0.0), rows.MAX_GROWTH)
 
     def test_a_failure_of_the_program_ends_the_talk(self):
@@ -122,8 +151,9 @@ class RowsTest(unittest.TestCase):
             figure.samples[machine] = [rows.Sample(value, 1, "abc") for value in values]
         return figure
 
-    def test_ratios_are_those_of_medians_and_means_those_of_their_rows(self):
-        figures = [self.figure("alu", [1, 1, 9], [2, 2, 0], [6, 6, 6]),
+    def test_ratios_are_those_of_pairs_and_means_those_of_their_rows(self):
+        """In the first round the machine's clock was three times slower for all."""
+        figures = [self.figure("alu", [3, 1, 1], [6, 2, 9], [18, 6, 6]),
                    self.figure("fork", [10], [80], [160])]
         self.assertEqual(figures[0].ratio("trapeze", "native"), 2)
         (_, *every), (_, *compute) = rows.means(figures)

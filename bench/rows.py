@@ -30,10 +30,10 @@ ROWS = {
 }
 PARALLEL = "parallel"  # the program's row for several vCPUs: wall time, so not one of the table
 
-ENOUGH_S = 0.25  # a measurement at least, and
-GOAL_S = 0.35    # what is aimed at
+ENOUGH_S = 0.1   # a measurement at least, and
+GOAL_S = 0.15    # what is aimed at
 MAX_GROWTH = 1000
-MAX_ATTEMPTS = 2    # at a measurement that others do not disturb
+ROUNDS = 5       # of measurements of a row, in which the machines alternate
 QUIET_SHARE = 0.2   # of one core; /proc/stat counts in 10 ms, so that much is noise
 
 
@@ -76,32 +76,40 @@ def wall(_answer, before, after):
 
 def script(names, cpu, time=None, enough_s=ENOUGH_S, turn=None):
     """Yields orders and is sent (fields of the answer, clocks before it, clocks after it); returns
-    the samples, of CPU time as `cpu` finds it, or of `time`. Each row has a turn of its own."""
-    samples = {}
+    the samples, ROUNDS of each row, of CPU time as `cpu` finds it, or of `time`. Each measurement
+    has a turn of its own: the clock of a shared machine changes from second to second, so what is
+    compared must lie close together."""
+    turn, samples = turn or contextlib.nullcontext(), {}
     for name in names:
-        with turn or contextlib.nullcontext():
+        with turn:
             yield f"prepare {name}"
-            samples[name] = yield from measured(cpu, time or cpu, enough_s)
+            units = yield from find_units(time or cpu, enough_s)
+        samples[name] = []
+        for _ in range(ROUNDS):
+            with turn:
+                samples[name].append((yield from measured(units, cpu, time or cpu)))
+        with turn:
             yield "finish"
     return samples
 
 
-def measured(cpu, time, enough_s):
-    """The first runs of a row find out how many units take long enough, and warm caches of code. Of
-    those that do, the one that others disturbed least counts; whatever came out of it."""
-    units, runs, found = 1, 0, []
+def find_units(time, enough_s):
+    """How many units take long enough; the tries warm caches of code."""
+    units, tries = 1, 0
     while True:
-        answer, before, after = yield f"run {units}"
-        used_s, runs = time(answer, before, after), runs + 1
-        if runs == 1 or used_s < enough_s:
-            units = next_units(units, used_s, goal_s=enough_s * GOAL_S / ENOUGH_S)
-            continue
-        others_s = after.busy - before.busy - cpu(answer, before, after)
-        _, _, operations, checksum, _ = answer
-        found.append(Sample(used_s * 1e9 / int(operations), int(operations), checksum,
-                            max(0.0, others_s) / (after.wall - before.wall)))
-        if found[-1].others <= QUIET_SHARE or len(found) == MAX_ATTEMPTS:
-            return min(found, key=lambda sample: sample.others)
+        used_s = time(*(yield f"run {units}"))
+        tries += 1
+        if used_s >= enough_s and tries > 1:
+            return units
+        units = next_units(units, used_s, goal_s=enough_s * GOAL_S / ENOUGH_S)
+
+
+def measured(units, cpu, time):
+    answer, before, after = yield f"run {units}"
+    others_s = after.busy - before.busy - cpu(answer, before, after)
+    _, _, operations, checksum, _ = answer
+    return Sample(time(answer, before, after) * 1e9 / int(operations), int(operations), checksum,
+                  max(0.0, others_s) / (after.wall - before.wall))
 
 
 class Dialogue:
@@ -134,6 +142,10 @@ class Dialogue:
 MACHINES = ("native", "trapeze", "qemu tcg")
 
 
+def median_ns(samples):
+    return statistics.median(sample.ns for sample in samples) if samples else None
+
+
 @dataclass
 class RowFigure:
     name: str
@@ -148,13 +160,12 @@ class RowFigure:
         return ROWS[self.name][1]
 
     def median(self, machine):
-        found = [sample.ns for sample in self.samples[machine]]
-        return statistics.median(found) if found else None
+        return median_ns(self.samples[machine])
 
     def ratio(self, machine, to):
-        """How many times slower `machine` is than `to`."""
-        above, below = self.median(machine), self.median(to)
-        return above / below if above is not None and below else None
+        """How many times slower `machine` is than `to`: the median over the pairs of one round."""
+        pairs = list(zip(self.samples[machine], self.samples[to]))
+        return statistics.median(above.ns / below.ns for above, below in pairs) if pairs else None
 
     @property
     def checksums(self):

@@ -109,7 +109,7 @@ class Bench:
                        if machine is Native
                        else self.in_guest(machine, rows.script(names, rows.machine_cpu, turn=turn)))
             for figure in self.row_figures:
-                figure.samples[machine.name].append(samples[figure.name])
+                figure.samples[machine.name] += samples[figure.name]
         except Exception as error:  # any failure of a machine is a result
             self.errors.append(f"rows, {machine.name}, run {i + 1}: {error}")
         finally:
@@ -127,7 +127,7 @@ class Bench:
                 found = self.quietly("parallel", lambda: self.in_guest(
                     machine, rows.script([rows.PARALLEL], rows.machine_cpu, rows.wall,
                                          enough_s=1.0), cpus))
-                times.append(found[rows.PARALLEL].ns)
+                times.append(rows.median_ns(found[rows.PARALLEL]))
                 samples(figure).append(times[-1])
             samples(share).append(times[1] / times[0])
 
@@ -211,7 +211,8 @@ def show(bench, groups, facts):
           f"{' (a virtual machine)' if facts['virtual_machine'] else ''}, Linux {facts['kernel']}, "
           f"load average {loads}")
     print(f"Guests with 1 vCPU and {MEMORY_MIB} MiB; median (smallest-largest) "
-          f"of {bench.runs} runs each.\n")
+          f"of {bench.runs} runs each (of rows: {rows.ROUNDS} rounds a run; ratios: of a round's "
+          f"pairs).\n")
     if "rows" in groups:
         print(rows.table(bench.row_figures) + "\n")
         for wanted, found, is_met in rows.requirements(bench.row_figures):

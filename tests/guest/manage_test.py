@@ -28,10 +28,13 @@ ESCAPE = b"\x1d" * 3
 
 
 def is_running(pid):
+    """A zombie whose other threads are still ending holds its files, and its lock, open."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+            fields = file.read().rsplit(")", 1)[1].split()
+        state, threads = fields[0], int(fields[17])
+        return state != "Z" or threads > 1
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
