@@ -27,12 +27,14 @@ inline constexpr uint8_t kHltOpcode = 0xf4;            // fills the code page ar
 // Offsets in an FXSAVE image (SDM 1 10.5.1).
 inline constexpr size_t kFxFcw = 0, kFxFsw = 2, kFxTags = 4, kFxMxcsr = 24, kFxSt = 32,
                         kFxXmm = 160, kFxBytes = 512, kFxUsed = 416;
+inline constexpr size_t kYmmBytes = 256;  // the upper halves of YMM0 to YMM15
 
 struct Registers {
   std::array<uint64_t, 16> gpr{};  // in encoding order
   uint64_t rip = 0;
   uint64_t rflags = 0x202;
   alignas(16) std::array<uint8_t, kFxBytes> fx{};
+  std::array<uint8_t, kYmmBytes> ymm_high{};  // without AVX on the host: all 0
 };
 
 inline constexpr size_t kMaxCode = 512;

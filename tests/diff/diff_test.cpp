@@ -57,6 +57,13 @@ class Diff : public testing::TestWithParam<Executor> {
     finish();
   }
 
+  void run_group_of_level3(Group group, unsigned cases_each) {
+    if (std::string_view(compared_model()) != "x86-64-v3") {
+      GTEST_SKIP() << "this host's CPU is not x86-64-v3";
+    }
+    run_group(group, cases_each);
+  }
+
   const uint64_t seed_, factor_;
   Forms forms_;
   Random random_;
@@ -74,6 +81,9 @@ TEST_P(Diff, privileged_instructions_in_user_mode) { run_group(Group::Privileged
 TEST_P(Diff, x87_instructions) { run_group(Group::X87, 40); }
 TEST_P(Diff, mmx_instructions) { run_group(Group::Mmx, 40); }
 TEST_P(Diff, sse_instructions) { run_group(Group::Sse, 40); }
+
+TEST_P(Diff, avx_instructions) { run_group_of_level3(Group::Avx, 40); }
+TEST_P(Diff, bmi_instructions) { run_group_of_level3(Group::Bmi, 200); }
 
 TEST_P(Diff, random_sequences) {
   for (uint64_t i = 0; i < 20'000 * factor_; ++i) add(generator_.sequence());

@@ -4,12 +4,14 @@
 #include <array>
 #include <set>
 
+#include "accel/soft/testing/machine.h"
+
 namespace trapeze::diff {
 namespace {
 
 using soft::Decoded;
 
-// x86-64-v2 without what a hypervisor or another CPU mode would be needed for.
+// x86-64-v3 without what a hypervisor or another CPU mode would be needed for.
 constexpr ZydisISASet kComparedSets[] = {
     ZYDIS_ISA_SET_CMOV,   ZYDIS_ISA_SET_CMPXCHG16B,    ZYDIS_ISA_SET_FAT_NOP,
     ZYDIS_ISA_SET_FCMOV,  ZYDIS_ISA_SET_FXSAVE,        ZYDIS_ISA_SET_FXSAVE64,
@@ -40,6 +42,15 @@ constexpr ZydisMnemonic kNotCompared[] = {
     ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64,
 };
 
+constexpr ZydisISASet kComparedVexSets[] = {
+    ZYDIS_ISA_SET_AVX,  ZYDIS_ISA_SET_AVX2, ZYDIS_ISA_SET_AVX2GATHER, ZYDIS_ISA_SET_BMI1,
+    ZYDIS_ISA_SET_BMI2, ZYDIS_ISA_SET_F16C, ZYDIS_ISA_SET_FMA,
+};
+
+bool is_in(std::span<const ZydisISASet> sets, ZydisISASet set) {
+  return std::find(sets.begin(), sets.end(), set) != sets.end();
+}
+
 bool writes_segment(const Decoded& decoded) {
   const ZydisDecodedOperand& first = decoded.operands[0];
   return decoded.zy.operand_count_visible > 0 && first.type == ZYDIS_OPERAND_TYPE_REGISTER &&
@@ -49,8 +60,13 @@ bool writes_segment(const Decoded& decoded) {
 
 bool is_compared(const Decoded& decoded, const CpuModel& model) {
   const ZydisISASet set = decoded.zy.meta.isa_set;
-  const bool offered = std::find(std::begin(kComparedSets), std::end(kComparedSets), set) !=
-                           std::end(kComparedSets) ||
+  if (decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+    return model.has(Feature::Avx) && is_in(kComparedVexSets, set) &&
+           decoded.zy.mnemonic != ZYDIS_MNEMONIC_VPCLMULQDQ;  // not in x86-64-v3
+  }
+  const bool offered = is_in(kComparedSets, set) ||
+                       (set == ZYDIS_ISA_SET_LZCNT && model.has(Feature::Abm)) ||
+                       (set == ZYDIS_ISA_SET_BMI1 && model.has(Feature::Bmi1)) ||
                        (set == ZYDIS_ISA_SET_MOVBE && model.has(Feature::Movbe)) ||
                        (set == ZYDIS_ISA_SET_CLFSH && model.has(Feature::Clfsh));
   return offered && decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
@@ -62,6 +78,10 @@ bool is_compared(const Decoded& decoded, const CpuModel& model) {
 Group group_of(const Decoded& decoded) {
   const ZydisInstructionCategory category = decoded.zy.meta.category;
   const ZydisISASet set = decoded.zy.meta.isa_set;
+  if (decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+    const bool bmi = set == ZYDIS_ISA_SET_BMI1 || set == ZYDIS_ISA_SET_BMI2;
+    return bmi ? Group::Bmi : Group::Avx;
+  }
   if ((decoded.zy.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) != 0) return Group::Privileged;
   for (const auto kind : {ZYDIS_CATEGORY_IO, ZYDIS_CATEGORY_IOSTRINGOP, ZYDIS_CATEGORY_SYSTEM}) {
     if (category == kind) return Group::Privileged;
@@ -114,13 +134,26 @@ uint64_t undefined_flags(const Decoded& decoded) {
   return 0;
 }
 
+bool has_inner_flags(const Decoded& decoded) {
+  for (const ZydisMnemonic mnemonic :
+       {ZYDIS_MNEMONIC_DPPS, ZYDIS_MNEMONIC_DPPD, ZYDIS_MNEMONIC_VDPPS, ZYDIS_MNEMONIC_VDPPD}) {
+    if (decoded.zy.mnemonic == mnemonic) return true;
+  }
+  return false;
+}
+
 unsigned gpr_number(ZydisRegister reg) {
   const ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
   if (ZydisRegisterGetClass(whole) != ZYDIS_REGCLASS_GPR64) return 16;
   return static_cast<unsigned>(ZydisRegisterGetId(whole));
 }
 
-Forms::Forms() : model_(CpuModel::create(CpuModel::names().front(), 1).value()), decoder_(model_) {
+const char* compared_model() {
+  static const bool has_level3 = soft::TestMachine::host_has_level3();
+  return has_level3 ? soft::TestMachine::kLevel3 : CpuModel::names().front().data();
+}
+
+Forms::Forms() : model_(CpuModel::create(compared_model(), 1).value()), decoder_(model_) {
   for (unsigned map = 0; map < 4; ++map) {
     for (unsigned opcode = 0; opcode < 256; ++opcode) {
       if (map == 0 && is_prefix(static_cast<uint8_t>(opcode))) continue;
@@ -133,6 +166,11 @@ Forms::Forms() : model_(CpuModel::create(CpuModel::names().front(), 1).value()),
           form.map = static_cast<uint8_t>(map);
           form.opcode = static_cast<uint8_t>(opcode);
           add_opcode(form);
+          for (const bool vex_l : {false, true}) {
+            form.vex = true;
+            form.vex_l = vex_l;
+            if (map != 0) add_opcode(form);
+          }
         }
       }
     }
@@ -141,19 +179,46 @@ Forms::Forms() : model_(CpuModel::create(CpuModel::names().front(), 1).value()),
   std::erase_if(forms_, [&seen](const Form& form) { return !seen.insert(form.key).second; });
 }
 
+size_t put_opcode(const Form& form, uint8_t rex, const VexFields& vex, uint8_t* bytes) {
+  size_t at = 0;
+  if (form.vex) {
+    const unsigned pp = form.prefix == 0      ? 0
+                        : form.prefix == 0x66 ? 1
+                        : form.prefix == 0xf3 ? 2
+                                              : 3;
+    const bool wide = form.rex_w || (rex & 8) != 0;
+    const unsigned low = (~unsigned{vex.vvvv} & 15) << 3 | (form.vex_l ? 4U : 0U) | pp;
+    if (form.map == 1 && !wide && (rex & 3) == 0 && vex.may_be_short) {
+      bytes[at++] = 0xc5;
+      bytes[at++] = static_cast<uint8_t>((~unsigned{rex} & 4) << 5 | low);
+    } else {
+      bytes[at++] = 0xc4;
+      bytes[at++] = static_cast<uint8_t>((~unsigned{rex} & 7) << 5 | form.map);
+      bytes[at++] = static_cast<uint8_t>((wide ? 0x80U : 0U) | low);
+    }
+  } else {
+    if (form.prefix != 0) bytes[at++] = form.prefix;
+    if (form.rex_w) rex |= 0x48;
+    if (rex != 0) bytes[at++] = rex;
+    if (form.map != 0) bytes[at++] = 0x0f;
+    if (form.map == 2) bytes[at++] = 0x38;
+    if (form.map == 3) bytes[at++] = 0x3a;
+  }
+  bytes[at++] = form.opcode;
+  return at;
+}
+
 void Forms::add_opcode(Form form) {
   std::array<uint8_t, 24> bytes{};
   size_t at = 0;
-  if (form.prefix != 0) bytes[at++] = form.prefix;
-  if (form.rex_w) bytes[at++] = 0x48;
-  if (form.map != 0) bytes[at++] = 0x0f;
-  if (form.map == 2) bytes[at++] = 0x38;
-  if (form.map == 3) bytes[at++] = 0x3a;
-  bytes[at++] = form.opcode;
+  at = put_opcode(form, 0, VexFields{}, bytes.data());
   for (unsigned modrm = 0; modrm < 256; ++modrm) {
     const unsigned mod = modrm >> 6;
-    if (mod == 1 || mod == 2 || (mod == 0 && (modrm & 7) != 3)) continue;  // memory: [rbx]
+    // Memory: [rbx], and [rsp + ...] for the vector registers of gathers.
+    const bool other = (modrm & 7) != 3 && !(form.vex && (modrm & 7) == 4);
+    if (mod == 1 || mod == 2 || (mod == 0 && other)) continue;
     bytes[at] = static_cast<uint8_t>(modrm);
+    bytes[at + 1] = mod == 0 && (modrm & 7) == 4 ? kVectorIndexSib : 0;
     const std::optional<Decoded> decoded = decode(bytes);
     if (!decoded) continue;
     form.has_modrm = (decoded->zy.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
@@ -187,6 +252,9 @@ uint64_t Forms::key(const Decoded& decoded) const {
     hash = mixed(hash, operand.size);
   }
   hash = mixed(hash, decoded.zy.operand_width);
+  if (decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+    hash = mixed(hash, 2U * decoded.zy.raw.vex.L + 1U);
+  }
   return hash | 1;
 }
 

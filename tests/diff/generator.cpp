@@ -1,11 +1,12 @@
 #include "diff/generator.h"
 
 #include <cstring>
+#include <string_view>
 
 namespace trapeze::diff {
 
 Generator::Generator(const Forms& forms, const Backgrounds& backgrounds, uint64_t seed)
-    : forms_(forms), backgrounds_(backgrounds), random_(seed), by_group_(7) {
+    : forms_(forms), backgrounds_(backgrounds), random_(seed), by_group_(kGroups) {
   for (const Form& form : forms.all()) by_group_[static_cast<size_t>(form.group)].push_back(&form);
 }
 
@@ -15,6 +16,9 @@ Registers Generator::random_registers() {
   registers.gpr[kRsp] = kStack + kPage / 2 + 8 * random_.below(64);
   registers.rflags = random_flags(random_);
   random_fx(random_, registers.fx);
+  if (std::string_view(compared_model()) == "x86-64-v3") {
+    random_ymm_high(random_, registers.ymm_high);
+  }
   registers.rip = kCodePage + 0x400 + random_.below(64);
   return registers;
 }
@@ -71,15 +75,14 @@ Generator::Encoded Generator::encode_once(const Form& form, bool plain) {
   Encoded result;
   uint8_t bytes[32] = {};
   size_t at = plain ? 0 : put_extra_prefixes(random_, form, bytes);
-  if (form.prefix != 0) bytes[at++] = form.prefix;
-  auto rex = static_cast<uint8_t>(form.rex_w ? 0x48 : 0);
-  if (random_.percent(50)) rex = static_cast<uint8_t>(rex | 0x40 | random_.below(8));
+  uint8_t rex = 0;
+  if (random_.percent(50)) rex = static_cast<uint8_t>(0x40 | random_.below(8));
   if (!plain && random_.percent(5)) rex |= 0x48;
-  if (rex != 0) bytes[at++] = rex;
-  if (form.map != 0) bytes[at++] = 0x0f;
-  if (form.map == 2) bytes[at++] = 0x38;
-  if (form.map == 3) bytes[at++] = 0x3a;
-  bytes[at++] = form.opcode;
+  VexFields vex;
+  // 0 where it must name no register, which is nearly half of the instructions.
+  vex.vvvv = static_cast<uint8_t>(random_.percent(40) ? 0 : random_.below(16));
+  vex.may_be_short = random_.percent(60);
+  at += put_opcode(form, rex, vex, bytes + at);
   if (form.has_modrm) {
     auto reg = static_cast<uint8_t>((form.modrm >> 3) & 7);
     if (!plain || random_.percent(50)) reg = static_cast<uint8_t>(random_.below(8));
@@ -108,14 +111,9 @@ Generator::Encoded Generator::encode(const Form& form, bool plain) {
   }
   Encoded result;
   uint8_t bytes[32] = {};
-  size_t at = 0;
-  if (form.prefix != 0) bytes[at++] = form.prefix;
-  if (form.rex_w) bytes[at++] = 0x48;
-  if (form.map != 0) bytes[at++] = 0x0f;
-  if (form.map == 2) bytes[at++] = 0x38;
-  if (form.map == 3) bytes[at++] = 0x3a;
-  bytes[at++] = form.opcode;
+  size_t at = put_opcode(form, 0, VexFields{}, bytes);
   if (form.has_modrm) bytes[at++] = form.modrm;
+  if (form.memory && (form.modrm & 7) == 4) bytes[at++] = kVectorIndexSib;
   put_immediate(random_, bytes + at, 12);
   const std::optional<soft::Decoded> decoded = forms_.decode(bytes);
   if (!decoded) return result;

@@ -24,6 +24,7 @@ class Generator {
 
   // single.cpp
   uint64_t pick_target(unsigned size, bool locked);
+  bool place_vector_index(Encoded& insn, const ZydisDecodedOperand& operand, Program& program);
   bool place_operands(Encoded& insn, Program& program);
   bool place_visible(Encoded& insn, Program& program);
   void place_implicit(const Encoded& insn, Program& program);

@@ -23,7 +23,8 @@ constexpr Segment kUserStack{0, 0xffff'ffff, 0xc0f3, 0x2b};
 
 }  // namespace
 
-Guest::Guest(const Backgrounds& backgrounds, Executor executor) : backgrounds_(backgrounds) {
+Guest::Guest(const Backgrounds& backgrounds, Executor executor)
+    : backgrounds_(backgrounds), machine_(soft::TestMode::Long64, compared_model()) {
   if (executor == Executor::Translator) machine_.use_translator();
   GuestMemory& memory = machine_.memory();
   const uint64_t link = kPresent | kWritable | kUser;
@@ -80,6 +81,7 @@ void Guest::run(const Case& test, Outcome& outcome) {
   soft::FxImage image;
   std::memcpy(&image, test.start.fx.data(), sizeof(image));
   soft::fx_restore(cpu.fpu, image, true);
+  std::memcpy(cpu.ymm_high, test.start.ymm_high.data(), kYmmBytes);
 
   const soft::RunResult result = machine_.run(kMaxInstructions);
 
@@ -91,6 +93,7 @@ void Guest::run(const Case& test, Outcome& outcome) {
   outcome.end.rflags = soft::rflags(cpu);
   soft::fx_save(cpu.fpu, image, true);
   std::memcpy(outcome.end.fx.data(), &image, sizeof(image));
+  std::memcpy(outcome.end.ymm_high.data(), cpu.ymm_high, kYmmBytes);
   std::memcpy(outcome.memory.data(), data, 2 * kPage);
   std::memcpy(outcome.memory.data() + 2 * kPage, stack, kPage);
 }

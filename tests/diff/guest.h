@@ -3,6 +3,7 @@
 
 #include "accel/soft/testing/machine.h"
 #include "diff/case.h"
+#include "diff/forms.h"
 
 namespace trapeze::diff {
 

@@ -60,6 +60,21 @@ struct NativeChild {
     if (write(child.out, &byte, 1) != 1) _exit(1);
   }
 
+  // The kernel describes what is behind the FXSAVE image in its last bytes (uapi asm/sigcontext.h:
+  // struct _fpx_sw_bytes).
+  static constexpr size_t kFrameYmm = 576;
+  static bool has_xsave(const uint8_t* image) {
+    constexpr uint32_t kMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1
+    uint32_t magic = 0;
+    std::memcpy(&magic, image + 464, sizeof(magic));
+    return magic == kMagic1;
+  }
+  static bool has_ymm(const uint8_t* image) {
+    uint64_t features = 0;
+    std::memcpy(&features, image + 472, sizeof(features));
+    return has_xsave(image) && (features & 4) != 0;
+  }
+
   static void store(const ucontext_t& frame, Outcome& outcome) {
     for (size_t i = 0; i < 16; ++i) {
       outcome.end.gpr[i] = static_cast<uint64_t>(frame.uc_mcontext.gregs[kFrameRegisters[i]]);
@@ -69,7 +84,11 @@ struct NativeChild {
     outcome.vector = static_cast<uint32_t>(frame.uc_mcontext.gregs[REG_TRAPNO]);
     outcome.error_code = static_cast<uint32_t>(frame.uc_mcontext.gregs[REG_ERR]);
     outcome.cr2 = static_cast<uint64_t>(frame.uc_mcontext.gregs[REG_CR2]);
-    std::memcpy(outcome.end.fx.data(), frame.uc_mcontext.fpregs, kFxBytes);
+    const auto* image = reinterpret_cast<const uint8_t*>(frame.uc_mcontext.fpregs);
+    std::memcpy(outcome.end.fx.data(), image, kFxBytes);
+    if (has_ymm(image)) {
+      std::memcpy(outcome.end.ymm_high.data(), image + kFrameYmm, kYmmBytes);
+    }
     std::memcpy(outcome.memory.data(), child.arena + kPage, 2 * kPage);
     std::memcpy(outcome.memory.data() + 2 * kPage, child.arena + 4 * kPage, kPage);
   }
@@ -84,10 +103,11 @@ struct NativeChild {
     std::memcpy(image, test.start.fx.data(), kFxUsed);
     // The XSAVE header behind the FXSAVE image (SDM 1 13.4.2), when the kernel put one there:
     // without these bits it would give the registers their initial values.
-    constexpr uint32_t kMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1
-    uint32_t magic = 0;
-    std::memcpy(&magic, image + 464, sizeof(magic));
-    if (magic == kMagic1) image[kFxBytes] |= 3;
+    if (has_xsave(image)) image[kFxBytes] |= 3;
+    if (has_ymm(image)) {
+      image[kFxBytes] |= 4;
+      std::memcpy(image + kFrameYmm, test.start.ymm_high.data(), kYmmBytes);
+    }
     const Background& background = child.shared->backgrounds[test.background];
     std::memset(child.arena, kHltOpcode, kPage);
     std::memcpy(child.arena + (test.start.rip & (kPage - 1)), test.code.data(), test.code_bytes);

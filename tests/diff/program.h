@@ -31,6 +31,7 @@ struct Tolerance {
   uint64_t flags = 0;        // undefined ones
   bool fpu_stack = false;    // x87 TOP and tags, when it ends in a fault
   bool cr2_in_page = false;  // which byte of the page was found missing first
+  bool sum_flags = false;    // MXCSR's flags, when it ends in #XM
   bool below_stack = false;  // the slot below RSP, when it ends in a fault
 };
 

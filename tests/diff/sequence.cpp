@@ -50,7 +50,8 @@ bool is_unfit(const soft::Decoded& decoded) {
        {ZYDIS_MNEMONIC_FNSTENV, ZYDIS_MNEMONIC_FNSAVE, ZYDIS_MNEMONIC_FXSAVE,
         ZYDIS_MNEMONIC_FXSAVE64, ZYDIS_MNEMONIC_FLDENV, ZYDIS_MNEMONIC_FRSTOR,
         ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_FLDCW, ZYDIS_MNEMONIC_ENTER, ZYDIS_MNEMONIC_LEAVE,
-        ZYDIS_MNEMONIC_XLAT, ZYDIS_MNEMONIC_MASKMOVQ, ZYDIS_MNEMONIC_MASKMOVDQU}) {
+        ZYDIS_MNEMONIC_XLAT, ZYDIS_MNEMONIC_MASKMOVQ, ZYDIS_MNEMONIC_MASKMOVDQU,
+        ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_VMASKMOVDQU}) {
     if (decoded.zy.mnemonic == mnemonic) return true;
   }
   return undefined_flags(decoded) != 0;
@@ -94,12 +95,13 @@ bool Generator::fit_memory(Encoded& encoded) {
   const soft::Decoded& decoded = encoded.decoded;
   for (unsigned i = 0; i < decoded.zy.operand_count_visible; ++i) {
     const ZydisDecodedOperand& operand = decoded.operands[i];
-    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.type != ZYDIS_MEMOP_TYPE_MEM)
-      continue;
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+    if (operand.mem.type == ZYDIS_MEMOP_TYPE_VSIB) return false;
+    if (operand.mem.type != ZYDIS_MEMOP_TYPE_MEM) continue;
     if ((decoded.zy.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS) != 0) return false;
     const bool aligned = operand.size >= 128 || decoded.zy.mnemonic == ZYDIS_MNEMONIC_XCHG ||
                          (decoded.zy.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0;
-    const uint64_t align = aligned ? ~uint64_t{15} : ~uint64_t{0};
+    const uint64_t align = aligned ? ~uint64_t{operand.size >= 256 ? 31U : 15U} : ~uint64_t{0};
     const auto& raw_disp = decoded.zy.raw.disp;
     if (operand.mem.base == ZYDIS_REGISTER_RIP) {
       encoded.insn.fixup = Fixup::RipData;
@@ -123,11 +125,14 @@ bool Generator::fit_memory(Encoded& encoded) {
 
 void Generator::add_random(Program& program) {
   const uint64_t kind = random_.below(100);
-  const Group group = kind < 66   ? Group::Integer
-                      : kind < 76 ? Group::Branch
-                      : kind < 88 ? Group::Sse
-                      : kind < 94 ? Group::X87
-                                  : Group::Mmx;
+  const bool has_avx = !by_group_[static_cast<size_t>(Group::Avx)].empty();
+  const Group group = has_avx && kind < 14   ? Group::Avx
+                      : has_avx && kind < 18 ? Group::Bmi
+                      : kind < 66            ? Group::Integer
+                      : kind < 76            ? Group::Branch
+                      : kind < 88            ? Group::Sse
+                      : kind < 94            ? Group::X87
+                                             : Group::Mmx;
   const auto& forms = by_group_[static_cast<size_t>(group)];
   for (unsigned i = 0; i < 60; ++i) {
     const Form& form = *forms[random_.below(forms.size())];
@@ -147,6 +152,7 @@ void Generator::add_random(Program& program) {
     const bool divides = encoded.decoded.zy.mnemonic == ZYDIS_MNEMONIC_DIV ||
                          encoded.decoded.zy.mnemonic == ZYDIS_MNEMONIC_IDIV;
     if (divides && random_.percent(90)) continue;
+    program.tolerance.sum_flags |= has_inner_flags(encoded.decoded);
     program.code.push_back(encoded.insn);
     return;
   }
@@ -193,9 +199,9 @@ Program Generator::sequence() {
   program.background = static_cast<uint32_t>(random_.below(kBackgrounds));
   program.tolerance.fpu_stack = true;
   for (const unsigned pointer : kPointers) {
-    program.start.gpr[pointer] = (kData + 0x400 + random_.below(0x1800)) & ~uint64_t{15};
+    program.start.gpr[pointer] = (kData + 0x400 + random_.below(0x1800)) & ~uint64_t{31};
   }
-  program.start.gpr[kIndex] = 16 * random_.below(12);
+  program.start.gpr[kIndex] = 32 * random_.below(6);
   const size_t length = 2 + random_.below(23);
   while (program.code.size() < length) {
     const uint64_t kind = random_.below(100);

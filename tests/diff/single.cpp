@@ -40,6 +40,16 @@ bool is_locked(const soft::Decoded& decoded) {
          decoded.zy.mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
+bool is_mmx(const soft::Decoded& decoded, unsigned i) {
+  return ZydisRegisterGetClass(decoded.operands[i].reg.value) == ZYDIS_REGCLASS_MMX;
+}
+
+// Which of the elements that fault is told first is up to the processor.
+bool is_masked_move(ZydisMnemonic mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
+         mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+}
+
 bool is_jump_to_immediate(const soft::Decoded& decoded) {
   return decoded.is_imm(0) && decoded.operands[0].imm.is_relative;
 }
@@ -47,10 +57,11 @@ bool is_jump_to_immediate(const soft::Decoded& decoded) {
 Tolerance tolerance_of(const soft::Decoded& decoded, Group group) {
   Tolerance tolerance;
   tolerance.flags = undefined_flags(decoded);
-  // Processors go over to MMX before they access memory.
-  tolerance.fpu_stack = group == Group::Mmx;
+  // Processors go over to MMX before they access memory, or find an exception of SSE.
+  tolerance.fpu_stack = group == Group::Mmx || (decoded.is_reg(1) && is_mmx(decoded, 1));
+  tolerance.sum_flags = has_inner_flags(decoded);
   // x87 environments are moved in pieces.
-  tolerance.cr2_in_page = group == Group::X87;
+  tolerance.cr2_in_page = group == Group::X87 || is_masked_move(decoded.zy.mnemonic);
   // The return address is pushed before the target is found not to be canonical.
   tolerance.below_stack = group == Group::Branch;
   return tolerance;
@@ -90,12 +101,40 @@ uint64_t Generator::pick_target(unsigned size, bool locked) {
   return target;
 }
 
+// A gather: all elements hit. Which of them a processor has fetched at a fault is its own affair.
+bool Generator::place_vector_index(Encoded& encoded, const ZydisDecodedOperand& operand,
+                                   Program& program) {
+  const Address address = address_of(operand);
+  const uint64_t target = kData + kPage / 2 + random_.below(kPage) - address.segment_base;
+  if (address.base == 16) {
+    std::memcpy(encoded.insn.bytes.data() + encoded.decoded.zy.raw.disp.offset, &target, 4);
+  } else {
+    program.start.gpr[address.base] = target - address.displacement;
+  }
+  const auto number = static_cast<size_t>(ZydisRegisterGetId(operand.mem.index));
+  const bool by_8 = encoded.decoded.zy.mnemonic == ZYDIS_MNEMONIC_VGATHERQPS ||
+                    encoded.decoded.zy.mnemonic == ZYDIS_MNEMONIC_VGATHERQPD ||
+                    encoded.decoded.zy.mnemonic == ZYDIS_MNEMONIC_VPGATHERQD ||
+                    encoded.decoded.zy.mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ;
+  const size_t step = by_8 ? 8 : 4;
+  for (size_t at = 0; at < 32; at += step) {
+    const uint64_t index = random_.below(0x180) - 0xc0;
+    uint8_t* const half = at < 16 ? program.start.fx.data() + kFxXmm + 16 * number + at
+                                  : program.start.ymm_high.data() + 16 * number + at - 16;
+    std::memcpy(half, &index, step);
+  }
+  return true;
+}
+
 // The explicit memory operand. False when its registers cannot be arranged.
 bool Generator::place_visible(Encoded& encoded, Program& program) {
   const soft::Decoded& decoded = encoded.decoded;
   for (unsigned i = 0; i < decoded.zy.operand_count_visible; ++i) {
     const ZydisDecodedOperand& operand = decoded.operands[i];
     if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+    if (operand.mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
+      return place_vector_index(encoded, operand, program);
+    }
     const Address address = address_of(operand);
     const uint64_t target = pick_target(operand.size / 8U, is_locked(decoded));
     const uint64_t wanted = target - address.segment_base;
@@ -151,7 +190,8 @@ void Generator::place_implicit(const Encoded& encoded, Program& program) {
     gpr[kRbx] = pick_target(1, false) - segment - (gpr[kRax] & 0xff);
   // Processors differ in what a masked-out byte where it may not be written does.
   if (decoded.zy.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
-      decoded.zy.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU)
+      decoded.zy.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+      decoded.zy.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU)
     gpr[kRdi] = kData + random_.below(2 * kPage - 16) - segment;
   if (is_bit_test(decoded.zy.mnemonic) && decoded.is_mem(0) && decoded.is_reg(1) &&
       random_.percent(80)) {

@@ -132,6 +132,10 @@ void random_fx(Random& random, std::array<uint8_t, kFxBytes>& fx) {
   if (random.percent(10)) std::memcpy(fx.data() + kFxXmm + 16, fx.data() + kFxXmm + 32, 16);
 }
 
+void random_ymm_high(Random& random, std::array<uint8_t, kYmmBytes>& ymm_high) {
+  fill(random, ymm_high);
+}
+
 Backgrounds random_backgrounds(Random& random) {
   Backgrounds backgrounds;
   for (Background& background : backgrounds) fill(random, background.changing);

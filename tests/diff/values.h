@@ -23,6 +23,7 @@ uint64_t random_integer(Random& random);
 uint64_t random_flags(Random& random);
 // x87, MMX and SSE registers. Exceptions are mostly masked.
 void random_fx(Random& random, std::array<uint8_t, kFxBytes>& fx);
+void random_ymm_high(Random& random, std::array<uint8_t, kYmmBytes>& ymm_high);
 // Integers, floats, doubles, extended doubles; never an address of the code page.
 Backgrounds random_backgrounds(Random& random);
 

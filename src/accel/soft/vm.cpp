@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "accel/soft/host_cpu.h"
 #include "accel/soft/mmu/code_map.h"
 #include "accel/soft/timers.h"
 #include "accel/soft/vcpu.h"
@@ -115,6 +116,10 @@ Result<std::unique_ptr<AccelVm>> create_vm(GuestMemory& memory, const Clock& clo
   const std::string_view name =
       config.cpu_model.empty() ? CpuModel::names().front() : std::string_view(config.cpu_model);
   CpuModel model = TRY(CpuModel::create(name, config.vcpu_count));
+  if (const std::string lacking = missing_host_features(model); !lacking.empty()) {
+    return fail("the CPU model {} needs a host CPU with {}; use --cpu {}", name, lacking,
+                CpuModel::names().front());
+  }
   auto code_map = TRY(CodeMap::create(memory));
   std::string missing;
   const bool can_translate = Translator::is_supported(&missing);

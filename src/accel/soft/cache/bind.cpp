@@ -1,6 +1,7 @@
 #include "accel/soft/cache/bind.h"
 
 #include "accel/soft/exec/dispatch.h"
+#include "accel/soft/exec/vex.h"
 
 namespace trapeze::soft {
 namespace {
@@ -50,6 +51,15 @@ constexpr Requirement kRequirements[] = {
     {ZYDIS_ISA_SET_SSSE3, Feature::Ssse3},
     {ZYDIS_ISA_SET_SSSE3MMX, Feature::Ssse3},
     {ZYDIS_ISA_SET_XSAVE, Feature::Xsave},
+    {ZYDIS_ISA_SET_XSAVEC, Feature::Xsave},  // CPUID leaf 0xd has both
+    {ZYDIS_ISA_SET_XSAVEOPT, Feature::Xsave},
+};
+// The same of VEX encodings. Bytes that are some other processor's are in no set of this list.
+constexpr Requirement kVexRequirements[] = {
+    {ZYDIS_ISA_SET_AVX, Feature::Avx},         {ZYDIS_ISA_SET_AVX2, Feature::Avx2},
+    {ZYDIS_ISA_SET_AVX2GATHER, Feature::Avx2}, {ZYDIS_ISA_SET_AVXAES, Feature::Aes},
+    {ZYDIS_ISA_SET_BMI1, Feature::Bmi1},       {ZYDIS_ISA_SET_BMI2, Feature::Bmi2},
+    {ZYDIS_ISA_SET_F16C, Feature::F16c},       {ZYDIS_ISA_SET_FMA, Feature::Fma},
 };
 
 bool is_baseline(ZydisISASet set) {
@@ -68,8 +78,23 @@ bool is_baseline(ZydisISASet set) {
   return false;
 }
 
+bool is_vex_offered(const Decoded& decoded, const CpuModel& model) {
+  const ZydisISASet set = decoded.zy.meta.isa_set;
+  // Listed as AVX, but there only where its SSE form is (SDM 1 14.5).
+  const bool needs_pclmulqdq = decoded.zy.mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ;
+  if (needs_pclmulqdq && !model.has(Feature::Pclmulqdq)) return false;
+  for (const Requirement& requirement : kVexRequirements) {
+    if (requirement.set != set) continue;
+    const bool has_avx = set != ZYDIS_ISA_SET_AVXAES || model.has(Feature::Avx);
+    return has_avx && model.has(requirement.feature);
+  }
+  return false;
+}
+
 bool is_offered(const Decoded& decoded, const CpuModel& model) {
   const ZydisISASet set = decoded.zy.meta.isa_set;
+  if (decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) return is_vex_offered(decoded, model);
+  if (decoded.zy.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
   for (const Requirement& requirement : kRequirements) {
     if (requirement.set == set) return model.has(requirement.feature);
   }
@@ -83,15 +108,18 @@ Step end_of_block(Cpu&, const Insn&) { return Step::EndBlock; }
 Step restart(Cpu&, const Insn&) { return Step::Restart; }
 Step raise_too_long(Cpu& cpu, const Insn&) { return raise(cpu, kGP, 0); }
 
+Handler find_handler(Decoded& decoded) {
+  if (decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) return exec::bind_vex(decoded);
+  Handler found = exec::bind_integer(decoded);
+  if (found == nullptr) found = exec::bind_system(decoded);
+  if (found == nullptr) found = exec::bind_vector(decoded);
+  return found;
+}
+
 }  // namespace
 
 void bind(Decoded& decoded, const CpuModel& model) {
-  Handler found = nullptr;
-  if (is_offered(decoded, model)) {
-    found = exec::bind_integer(decoded);
-    if (found == nullptr) found = exec::bind_system(decoded);
-    if (found == nullptr) found = exec::bind_vector(decoded);
-  }
+  const Handler found = is_offered(decoded, model) ? find_handler(decoded) : nullptr;
   decoded.insn.run = found != nullptr ? found : exec::undefined_opcode();
 }
 

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "accel/soft/cache/bind.h"
+#include "accel/soft/exec/vex.h"
 #include "accel/soft/mmu/code_map.h"
 #include "base/units.h"
 
@@ -32,6 +33,7 @@ Insn pseudo_insn(Handler run, uint16_t start) {
 }  // namespace
 
 Result<std::unique_ptr<BlockCache>> BlockCache::create(const CpuModel& model) {
+  if (model.has(Feature::Avx) || model.has(Feature::Bmi1)) TRY(exec::prepare_vex());
   std::unique_ptr<BlockCache> cache(new BlockCache(model));
   cache->insn_memory_ =
       TRY(Mapping::anonymous(kInsnCapacity * sizeof(Insn), "decoded instructions"));

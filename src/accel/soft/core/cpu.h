@@ -95,6 +95,7 @@ struct Cpu {
   DescriptorTable gdtr, idtr;
   uint64_t cr0, cr2, cr3, cr4, cr8_shadow;
   uint64_t efer;
+  uint64_t xcr0;
   uint64_t dr[4], dr6, dr7;
 
   // --- MSRs (system/msr.cpp)
@@ -104,6 +105,9 @@ struct Cpu {
   uint64_t mtrr_fixed[11], mtrr_phys[16];
   uint64_t kvm_system_time, kvm_wall_clock, kvm_poll_control, kvm_pv_eoi, kvm_steal_time;
   uint64_t mcg_status, debugctl;
+
+  // Bits 128 to 255 of YMM0 to YMM15; fpu.xmm has the others.
+  alignas(16) uint8_t ymm_high[16][16];
 
   // --- events
   Fault fault;

@@ -9,6 +9,7 @@ Handler bind_vector(Decoded& decoded) {
   constexpr Handler (*kClasses[])(Decoded&) = {
       bind_sse_move,   bind_sse_integer, bind_sse_float, bind_sse_immediate, bind_sse_convert,
       bind_sse_string, bind_x87,         bind_fxsave,    bind_sse_mmx,       bind_mmx,
+      bind_xsave,
   };
   for (const auto bind : kClasses) {
     if (const Handler found = bind(decoded)) return found;

@@ -181,40 +181,25 @@ TRAPEZE_BIT_SCAN(Bsf, "bsf")
 TRAPEZE_BIT_SCAN(Bsr, "bsr")
 #undef TRAPEZE_BIT_SCAN
 
-struct Popcnt {
-  template <typename T>
-  static void run(Cpu& cpu, const Insn& insn, T source) {
-    T result;
-    ArithmeticFlags flags;
-    asm("popcnt %[source], %[result]\n\tlahf\n\tseto %%al"
-        : [result] "=r"(result), "=a"(flags)
-        : [source] "r"(source)
-        : "cc");
-    set_reg<T>(cpu, insn.dst, result);
-    cpu.arith = flags;
-  }
-};
-
-// CF: the source is 0; ZF: the result is 0; the others are undefined, and left alone here. Not by
-// the host's instruction, which it may not have.
-template <bool kTrailing>
-struct CountZeros {
-  template <typename T>
-  static void run(Cpu& cpu, const Insn& insn, T source) {
-    constexpr unsigned kBits = 8 * sizeof(T);
-    unsigned result = kBits;
-    if (source != 0) {
-      const uint64_t wide = source;
-      result = kTrailing ? static_cast<unsigned>(__builtin_ctzll(wide))
-                         : static_cast<unsigned>(__builtin_clzll(wide)) - (64 - kBits);
-    }
-    set_reg<T>(cpu, insn.dst, static_cast<T>(result));
-    unsigned flags = cpu.arith & ~unsigned{kArithCf | kArithZf};
-    if (source == 0) flags |= kArithCf;
-    if (result == 0) flags |= kArithZf;
-    cpu.arith = static_cast<ArithmeticFlags>(flags);
-  }
-};
+// A CPU model has TZCNT and LZCNT only where the host has them.
+#define TRAPEZE_BIT_COUNT(Name, mnemonic)                       \
+  struct Name {                                                 \
+    template <typename T>                                       \
+    static void run(Cpu& cpu, const Insn& insn, T source) {     \
+      T result;                                                 \
+      ArithmeticFlags flags;                                    \
+      asm(mnemonic " %[source], %[result]\n\tlahf\n\tseto %%al" \
+          : [result] "=r"(result), "=a"(flags)                  \
+          : [source] "r"(source)                                \
+          : "cc");                                              \
+      set_reg<T>(cpu, insn.dst, result);                        \
+      cpu.arith = flags;                                        \
+    }                                                           \
+  };
+TRAPEZE_BIT_COUNT(Popcnt, "popcnt")
+TRAPEZE_BIT_COUNT(Tzcnt, "tzcnt")
+TRAPEZE_BIT_COUNT(Lzcnt, "lzcnt")
+#undef TRAPEZE_BIT_COUNT
 
 // --- CRC32 (polynomial 0x11edc6f41); no flags
 
@@ -271,9 +256,9 @@ Handler bind_bit(Decoded& decoded) {
     case ZYDIS_MNEMONIC_BSR:
       return Unary<Bsr>::bind(decoded);
     case ZYDIS_MNEMONIC_TZCNT:
-      return Unary<CountZeros<true>>::bind(decoded);
+      return Unary<Tzcnt>::bind(decoded);
     case ZYDIS_MNEMONIC_LZCNT:
-      return Unary<CountZeros<false>>::bind(decoded);
+      return Unary<Lzcnt>::bind(decoded);
     case ZYDIS_MNEMONIC_POPCNT:
       return Unary<Popcnt>::bind(decoded);
     case ZYDIS_MNEMONIC_CRC32:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "accel/soft/exec/vector_operands.h"
+#include "accel/soft/mmu/mmu.h"
 
 namespace trapeze::soft::exec {
 namespace {
@@ -14,7 +15,7 @@ bool block_address(Cpu& cpu, const Insn& insn, unsigned size, unsigned align, Ac
                    uint64_t& linear) {
   if (!linear_address(cpu, insn, size, access, linear)) return false;
   if ((linear & (align - 1)) == 0) return true;
-  raise(cpu, kGP, 0);
+  raise_misaligned(cpu, insn, linear);
   return false;
 }
 
@@ -48,6 +49,11 @@ bool mmx_usable(Cpu& cpu) {
     return false;
   }
   return !x87_pending(cpu);
+}
+
+void raise_misaligned(Cpu& cpu, const Insn& insn, uint64_t linear) {
+  const bool outside = is_long_mode(cpu) && !is_canonical(cpu, linear);
+  raise(cpu, outside && insn.seg == kSs ? kSS : kGP, 0);
 }
 
 bool load_block(Cpu& cpu, const Insn& insn, void* to, unsigned size, unsigned align) {

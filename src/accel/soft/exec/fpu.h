@@ -100,6 +100,7 @@ inline constexpr unsigned kFxImageSize = 512;  // bytes 416..511 are not touched
 // FXSAVE and FXRSTOR and for the canonical state. `mxcsr` is taken as it stands in cpu.fpu.
 void fx_save(const FpuState& fpu, FxImage& image, bool wide);
 void fx_restore(FpuState& fpu, const FxImage& image, bool wide);
+void fx_restore_x87(FpuState& fpu, const FxImage& image, bool wide);  // MXCSR and XMM stay
 
 namespace exec {
 

@@ -29,7 +29,7 @@ void fx_save(const FpuState& fpu, FxImage& image, bool wide) {
   std::memcpy(image.xmm, fpu.xmm, sizeof(image.xmm));
 }
 
-void fx_restore(FpuState& fpu, const FxImage& image, bool wide) {
+void fx_restore_x87(FpuState& fpu, const FxImage& image, bool wide) {
   fpu.fcw = valid_fcw(image.fcw);
   fpu.fsw = with_summary(image.fsw, fpu.fcw);
   fpu.empty = static_cast<uint8_t>(~image.tags);
@@ -44,13 +44,17 @@ void fx_restore(FpuState& fpu, const FxImage& image, bool wide) {
     fpu.fcs = image.fcs;
     fpu.fds = image.fds;
   }
-  fpu.mxcsr = image.mxcsr & kMxcsrValid;
   const unsigned top = fpu_top(fpu);
   for (unsigned i = 0; i < 8; ++i) {
     uint8_t* st = fpu.st[(top + i) & 7U];
     std::memset(st, 0, sizeof(fpu.st[0]));
     std::memcpy(st, image.st[i], 10);
   }
+}
+
+void fx_restore(FpuState& fpu, const FxImage& image, bool wide) {
+  fx_restore_x87(fpu, image, wide);
+  fpu.mxcsr = image.mxcsr & kMxcsrValid;
   std::memcpy(fpu.xmm, image.xmm, sizeof(fpu.xmm));
 }
 

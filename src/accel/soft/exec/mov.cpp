@@ -226,6 +226,8 @@ template <bool kSigned>
 Handler bind_extend(const Decoded& decoded) {
   switch (decoded.size(0)) {
     case 2:
+      // MOVSXD to 16 bits takes as many from memory, too.
+      if (decoded.size(1) == 4) return bind_extend_from<uint16_t, uint16_t>(decoded);
       return bind_extend_to<uint16_t, kSigned>(decoded);
     case 4:
       return bind_extend_to<uint32_t, kSigned>(decoded);

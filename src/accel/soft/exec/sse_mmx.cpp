@@ -80,10 +80,24 @@ Handler bind_to_mmx(Decoded& decoded) {
                            : &handler<to_mmx<Op, RegSource>>;
 }
 
-// --- MASKMOVDQU, MASKMOVQ: bytes whose mask has the top bit set go to DS:rDI (or the overridden
-// segment). Bytes that are not selected are neither written nor checked.
-bool masked_store(Cpu& cpu, const Insn& insn, const uint8_t* bytes, const uint8_t* mask,
-                  unsigned count) {
+Step maskmovdqu(Cpu& cpu, const Insn& insn) {
+  if (!sse_usable(cpu)) return sse_unusable(cpu);
+  const uint8_t* bytes = cpu.fpu.xmm[insn.dst / 16];
+  return store_masked_bytes(cpu, insn, bytes, cpu.fpu.xmm[insn.src / 16], 16) ? Step::Next
+                                                                              : Step::Fault;
+}
+Step maskmovq(Cpu& cpu, const Insn& insn) {
+  if (!mmx_usable(cpu)) return Step::Fault;
+  const uint8_t* bytes = cpu.fpu.st[insn.dst & 7U];
+  if (!store_masked_bytes(cpu, insn, bytes, cpu.fpu.st[insn.src & 7U], 8)) return Step::Fault;
+  mmx_transition(cpu);
+  return Step::Next;
+}
+
+}  // namespace
+
+bool store_masked_bytes(Cpu& cpu, const Insn& insn, const uint8_t* bytes, const uint8_t* mask,
+                        unsigned count) {
   uint64_t linear = 0;
   if (!linear_address(cpu, insn, count, Access::Write, linear)) return false;
   const TlbEntry& entry = cpu.tlb->entry(linear);
@@ -103,20 +117,7 @@ bool masked_store(Cpu& cpu, const Insn& insn, const uint8_t* bytes, const uint8_
   }
   return true;
 }
-Step maskmovdqu(Cpu& cpu, const Insn& insn) {
-  if (!sse_usable(cpu)) return sse_unusable(cpu);
-  const uint8_t* bytes = cpu.fpu.xmm[insn.dst / 16];
-  return masked_store(cpu, insn, bytes, cpu.fpu.xmm[insn.src / 16], 16) ? Step::Next : Step::Fault;
-}
-Step maskmovq(Cpu& cpu, const Insn& insn) {
-  if (!mmx_usable(cpu)) return Step::Fault;
-  const uint8_t* bytes = cpu.fpu.st[insn.dst & 7U];
-  if (!masked_store(cpu, insn, bytes, cpu.fpu.st[insn.src & 7U], 8)) return Step::Fault;
-  mmx_transition(cpu);
-  return Step::Next;
-}
 
-// The memory operand is implicit, so the decoder has not filled it in.
 void use_rdi(Decoded& decoded) {
   Insn& insn = decoded.insn;
   insn.base = kRdi * 8;
@@ -133,8 +134,6 @@ void use_rdi(Decoded& decoded) {
   if (flat && insn.seg != kSs) insn.seg = kDs;
   if (!flat || decoded.zy.address_width != 64) insn.flags |= kSlowAddress;
 }
-
-}  // namespace
 
 Handler bind_sse_mmx(Decoded& decoded) {
   switch (static_cast<unsigned>(decoded.zy.mnemonic)) {

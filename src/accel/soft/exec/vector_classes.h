@@ -15,6 +15,7 @@ Handler bind_sse_string(Decoded& decoded);     // sse_string.cpp: PCMPxSTRx, PTE
 Handler bind_mmx(Decoded& decoded);            // mmx.cpp
 Handler bind_sse_mmx(Decoded& decoded);        // sse_mmx.cpp: conversions with MMX, masked stores
 Handler bind_fxsave(Decoded& decoded);         // fxsave.cpp: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR
+Handler bind_xsave(Decoded& decoded);          // xsave.cpp: XSAVE*, XRSTOR
 Handler bind_x87(Decoded& decoded);            // x87.cpp: all but the next
 Handler bind_x87_control(Decoded& decoded);    // x87_control.cpp
 

@@ -126,8 +126,18 @@ template <MemForm Form>
 
 // The memory operand as `size` bytes (state images): false with a fault pending, and then nothing
 // was written. `align`: a power of two, #GP(0) when the address is not a multiple.
+// Of state images: #GP(0), unless the address is worse than misaligned: not canonical, and in the
+// stack segment. (For operands of arithmetic it is #GP(0) always.)
+void raise_misaligned(Cpu& cpu, const Insn& insn, uint64_t linear);
 bool load_block(Cpu& cpu, const Insn& insn, void* to, unsigned size, unsigned align = 1);
 bool store_block(Cpu& cpu, const Insn& insn, const void* from, unsigned size, unsigned align = 1);
+
+// MASKMOVDQU, MASKMOVQ: bytes whose mask has the top bit set go to DS:rDI (or the overridden
+// segment). Bytes that are not selected are neither written nor checked.
+bool store_masked_bytes(Cpu& cpu, const Insn& insn, const uint8_t* bytes, const uint8_t* mask,
+                        unsigned count);
+// The memory operand is implicit, so the decoder has not filled it in.
+void use_rdi(Decoded& decoded);
 
 // --- where operand 1 comes from: try_get() is the common case without a call and without faults,
 // get() does all cases

@@ -253,6 +253,10 @@ Handler bind_processor(Decoded& decoded) {
       return &handler<system::rdtscp>;
     case ZYDIS_MNEMONIC_RDPID:
       return &handler<system::rdpid>;
+    case ZYDIS_MNEMONIC_XGETBV:
+      return &handler<system::xgetbv>;
+    case ZYDIS_MNEMONIC_XSETBV:
+      return &handler<system::xsetbv>;
     case ZYDIS_MNEMONIC_RDPMC:
       return &handler<system::rdpmc>;
     case ZYDIS_MNEMONIC_VMCALL:
@@ -265,7 +269,7 @@ Handler bind_processor(Decoded& decoded) {
 
 }  // namespace
 
-// MONITOR, MWAIT, XGETBV, RSM, GETSEC, the VMX and SVM instructions and the like are not offered:
+// MONITOR, MWAIT, RSM, GETSEC, the VMX and SVM instructions and the like are not offered:
 // nobody answers for them, so they raise #UD.
 Handler bind_system(Decoded& decoded) {
   switch (static_cast<unsigned>(decoded.zy.mnemonic)) {

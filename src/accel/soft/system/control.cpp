@@ -67,6 +67,11 @@ uint64_t offered_cr4(const Cpu& cpu) {
   return bits;
 }
 
+bool is_valid_xcr0(const Cpu& cpu, uint64_t value) {
+  if ((value & kXcr0X87) == 0 || (value & ~cpu.env->model->xcr0_bits()) != 0) return false;
+  return (value & kXcr0Avx) == 0 || (value & kXcr0Sse) != 0;
+}
+
 bool write_cr0(Cpu& cpu, uint64_t value) {
   if (!cr0_value_ok(cpu, value)) return fault(cpu, kGP, 0);
   value = (value & kCr0Known) | kCr0Et;  // reserved bits are ignored, ET is 1

@@ -20,6 +20,9 @@ inline constexpr uint64_t kCr4Vme = 1U << 0, kCr4Pvi = 1U << 1, kCr4Tsd = 1U << 
 // The bits of CR4 that this CPU model has.
 uint64_t offered_cr4(const Cpu& cpu);
 
+// XCR0 (SDM 1 13.3): x87 always, AVX only with SSE, and nothing that the model lacks.
+bool is_valid_xcr0(const Cpu& cpu, uint64_t value);
+
 // MOV to CR0, CR3, CR4 behind the privilege check; false with #GP(0) pending, nothing changed.
 bool write_cr0(Cpu& cpu, uint64_t value);
 bool write_cr3(Cpu& cpu, uint64_t value);

@@ -91,6 +91,8 @@ Step wrmsr(Cpu& cpu, const Insn& insn);
 Step rdtsc(Cpu& cpu, const Insn& insn);
 Step rdtscp(Cpu& cpu, const Insn& insn);
 Step rdpid(Cpu& cpu, const Insn& insn);
+Step xgetbv(Cpu& cpu, const Insn& insn);
+Step xsetbv(Cpu& cpu, const Insn& insn);
 Step rdpmc(Cpu& cpu, const Insn& insn);
 Step hypercall(Cpu& cpu, const Insn& insn);
 

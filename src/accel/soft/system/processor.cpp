@@ -1,5 +1,6 @@
 // CPUID, MSRs, time stamps, and the hypercall.
 #include "accel/soft/core/env.h"
+#include "accel/soft/exec/xsave.h"
 #include "accel/soft/mmu/access.h"
 #include "accel/soft/system/control.h"
 #include "accel/soft/system/instructions.h"
@@ -61,6 +62,8 @@ Step cpuid(Cpu& cpu, const Insn&) {
     // Without a local APIC, or with it disabled in IA32_APIC_BASE, the flag is 0 (SDM 3A 11.4.3).
     if (cpu.env->lapic == nullptr || !cpu.env->lapic->is_enabled()) result.edx &= ~kApic;
   }
+  const bool sizes_follow_xcr0 = leaf == 0xd && subleaf <= 1;
+  if (sizes_follow_xcr0 && result.ebx != 0) result.ebx = xsave_area_bytes(cpu.xcr0);
   cpu.gpr[kRax] = result.eax;
   cpu.gpr[kRbx] = result.ebx;
   cpu.gpr[kRcx] = result.ecx;
@@ -99,6 +102,35 @@ Step rdtscp(Cpu& cpu, const Insn&) {
 Step rdpid(Cpu& cpu, const Insn& insn) {
   set_reg<uint64_t>(cpu, insn.dst, cpu.tsc_aux);
   return Step::Next;
+}
+
+namespace {
+
+// XGETBV and XSETBV are there once the system says that it uses XSAVE (SDM 1 13.3).
+bool may_use_xcr(Cpu& cpu) {
+  if ((cpu.cr4 & kCr4Osxsave) != 0) return true;
+  raise(cpu, kUD);
+  return false;
+}
+
+}  // namespace
+
+Step xgetbv(Cpu& cpu, const Insn&) {
+  if (!may_use_xcr(cpu)) return Step::Fault;
+  const auto index = static_cast<uint32_t>(cpu.gpr[kRcx]);
+  if (index > 1) return raise(cpu, kGP, 0);
+  set_edx_eax(cpu, index == 0 ? cpu.xcr0 : cpu.xcr0 & exec::components_in_use(cpu));
+  return Step::Next;
+}
+
+Step xsetbv(Cpu& cpu, const Insn&) {
+  if (!may_use_xcr(cpu) || !require_cpl0(cpu)) return Step::Fault;
+  const uint64_t value = (cpu.gpr[kRdx] << 32) | (cpu.gpr[kRax] & 0xffff'ffffU);
+  if (static_cast<uint32_t>(cpu.gpr[kRcx]) != 0 || !is_valid_xcr0(cpu, value)) {
+    return raise(cpu, kGP, 0);
+  }
+  cpu.xcr0 = value;
+  return Step::EndBlock;
 }
 
 // No counter is offered (CPUID leaf 0xa is 0), so every index is out of range.

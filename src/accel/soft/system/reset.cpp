@@ -15,7 +15,6 @@
 namespace trapeze::soft {
 namespace {
 
-constexpr size_t kFxsaveBytes = 512;
 constexpr uint64_t kCr0AtReset = 0x60000010;
 constexpr uint64_t kCr0CacheBits = 3U << 29;  // CD, NW
 
@@ -77,6 +76,18 @@ void fpu_to_image(const FpuState& fpu, std::span<std::byte> image) {
   std::memcpy(image.data() + 160, fpu.xmm, sizeof(fpu.xmm));
 }
 
+// The XSAVE header says which components it holds (SDM 1 13.4.2); others have their initial values.
+void ymm_to_image(const Cpu& cpu, std::span<std::byte> image) {
+  store_le<uint64_t>(image, kXsaveLegacyBytes, kXcr0X87 | kXcr0Sse | kXcr0Avx);
+  std::memcpy(image.data() + kXsaveAvxOffset, cpu.ymm_high, sizeof(cpu.ymm_high));
+}
+
+void ymm_from_image(Cpu& cpu, std::span<const std::byte> image) {
+  if (image.size() < kXsaveAvxOffset + kXsaveAvxBytes) return;
+  if ((load_le<uint64_t>(image, kXsaveLegacyBytes) & kXcr0Avx) == 0) return;
+  std::memcpy(cpu.ymm_high, image.data() + kXsaveAvxOffset, sizeof(cpu.ymm_high));
+}
+
 void fpu_from_image(FpuState& fpu, std::span<const std::byte> image) {
   fpu = {};
   fpu.fcw = load_le<uint16_t>(image, 0);
@@ -101,6 +112,8 @@ void reset_cpu(Cpu& cpu) {
   cpu.fpu = {};
   cpu.fpu.fcw = 0x40;  // RESET, unlike FNINIT, leaves it so (SDM 3A table 10-1)
   cpu.fpu.mxcsr = 0x1f80;
+  std::memset(cpu.ymm_high, 0, sizeof(cpu.ymm_high));
+  cpu.xcr0 = kXcr0X87;
   cpu.waiting_for_sipi = cpu.env->id.raw() != 0;
   reset_msrs(cpu);
   finish(cpu);
@@ -143,8 +156,11 @@ VcpuState save_cpu(const Cpu& cpu) {
   for (unsigned i = 0; i < 4; ++i) state.dr[i] = cpu.dr[i];
   state.dr6 = cpu.dr6;
   state.dr7 = cpu.dr7;
-  state.xsave.resize(kFxsaveBytes);
+  state.xcr0 = cpu.xcr0;
+  const bool has_avx = (cpu.xcr0 & kXcr0Avx) != 0;
+  state.xsave.resize(has_avx ? xsave_area_bytes(cpu.xcr0) : kXsaveLegacyBytes);
   fpu_to_image(cpu.fpu, state.xsave);
+  if (has_avx) ymm_to_image(cpu, state.xsave);
   save_msrs(cpu, state.msrs);
   if (cpu.shut_down) {
     state.mp_state = MpState::Shutdown;
@@ -212,7 +228,10 @@ Result<void> restore_cpu(Cpu& cpu, const VcpuState& state) {
   for (unsigned i = 0; i < 4; ++i) cpu.dr[i] = state.dr[i];
   cpu.dr6 = state.dr6;
   cpu.dr7 = state.dr7;
-  fpu_from_image(cpu.fpu, std::span(state.xsave).first(kFxsaveBytes));
+  cpu.xcr0 = state.xcr0;
+  fpu_from_image(cpu.fpu, std::span(state.xsave).first(kXsaveLegacyBytes));
+  std::memset(cpu.ymm_high, 0, sizeof(cpu.ymm_high));
+  if ((cpu.xcr0 & kXcr0Avx) != 0) ymm_from_image(cpu, state.xsave);
   cpu.cpl = cpl_of(cpu);
   reset_msrs(cpu);
   for (const MsrValue& msr : state.msrs) {

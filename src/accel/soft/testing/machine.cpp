@@ -10,6 +10,7 @@
 
 #include "accel/soft/cache/block_cache.h"
 #include "accel/soft/core/env.h"
+#include "accel/soft/host_cpu.h"
 #include "accel/soft/mmu/code_map.h"
 #include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/mmu/mmu.h"
@@ -125,6 +126,10 @@ struct TestMachine::Parts {
   std::unique_ptr<Translator> translator;
 };
 
+bool TestMachine::host_has_level3() {
+  return missing_host_features(CpuModel::create(kLevel3, 1).value()).empty();
+}
+
 TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
   auto model = CpuModel::create(cpu_model != nullptr ? cpu_model : CpuModel::names().front(), 1);
   CHECK(model.has_value());
@@ -152,7 +157,13 @@ TestMachine::TestMachine(TestMode mode, const char* cpu_model) {
     parts.memory->store<uint64_t>(Gpa{kPd + i * 8}, i * 2 * MiB | 0x87);
   }
   reset_cpu(parts.cpu);
-  CHECK(restore_cpu(parts.cpu, initial_state(mode)).has_value());
+  VcpuState state = initial_state(mode);
+  if (parts.model.has(Feature::Avx)) {
+    state.cr4 |= 1U << 18;  // OSXSAVE
+    state.xcr0 = parts.model.xcr0_bits();
+    state.xsave.resize(xsave_area_bytes(state.xcr0));
+  }
+  CHECK(restore_cpu(parts.cpu, state).has_value());
 }
 
 TestMachine::~TestMachine() = default;

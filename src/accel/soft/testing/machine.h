@@ -4,6 +4,8 @@
 // pages, all writable; Protected32 and Real16 have paging off. The GDT is at 0x500 (0x08 code64,
 // 0x10 data, 0x18 code32, 0x20 code16, 0x28 data16; 0x33/0x2b user code64/data).
 //
+// With a CPU model that has AVX, CR4.OSXSAVE is set and XCR0 holds all.
+//
 // RAM and Cpu lie between inaccessible pages: guest code that reaches the host's memory crashes.
 #pragma once
 
@@ -27,6 +29,9 @@ class TestMachine {
   static constexpr uint64_t kCode = 0x10000;   // where code() puts the program
   static constexpr uint64_t kData = 0x200000;  // free for the test
   static constexpr uint64_t kStackTop = 0x8000;
+  static constexpr const char* kLevel3 = "x86-64-v3";
+  // True when this host can run the CPU model x86-64-v3.
+  static bool host_has_level3();
 
   explicit TestMachine(TestMode mode = TestMode::Long64, const char* cpu_model = nullptr);
   ~TestMachine();

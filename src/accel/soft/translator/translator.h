@@ -10,7 +10,7 @@
 
 #include "accel/soft/cache/block_cache.h"
 #include "accel/soft/translator/assembler.h"
-#include "accel/soft/translator/code_buffer.h"
+#include "accel/soft/exec/code_buffer.h"
 #include "accel/soft/translator/return_stack.h"
 #include "accel/soft/translator/stubs.h"
 #include "accel/soft/translator/tables.h"

@@ -17,6 +17,11 @@ constexpr Feature kLevel2[] = {
     Feature::Cx16,  Feature::LahfLm, Feature::Popcnt, Feature::Sse3,
     Feature::Sse41, Feature::Sse42,  Feature::Ssse3,
 };
+// Level 3.
+constexpr Feature kLevel3[] = {
+    Feature::Avx, Feature::Avx2, Feature::Bmi1,  Feature::Bmi2,  Feature::F16c,
+    Feature::Fma, Feature::Abm,  Feature::Movbe, Feature::Xsave,
+};
 // What a kernel likes to have and levels do not tell: cheaper address space switches and string
 // operations, protection, clocks that need no calibration.
 constexpr Feature kSystem[] = {
@@ -28,7 +33,7 @@ constexpr Feature kSystem[] = {
     Feature::Prefetchw,
 };
 
-enum Parts : unsigned { kPartLevel2 = 1, kPartSystem = 2 };
+enum Parts : unsigned { kPartLevel2 = 1, kPartSystem = 2, kPartLevel3 = 4 };
 
 struct ModelRow {
   std::string_view name;
@@ -36,7 +41,9 @@ struct ModelRow {
 };
 constexpr ModelRow kModels[] = {
     {"x86-64-v2", kPartLevel2 | kPartSystem},  // the default
-    {"x86-64", 0},                             // the bare baseline, to see what software does there
+    // Its vector instructions are run by the host's own: see level3_features().
+    {"x86-64-v3", kPartLevel2 | kPartLevel3 | kPartSystem},
+    {"x86-64", 0},  // the bare baseline, to see what software does there
 };
 
 constexpr unsigned kMaxVcpus = 254;  // xAPIC IDs
@@ -72,6 +79,9 @@ Result<CpuModel> CpuModel::create(std::string_view name, unsigned vcpu_count) {
     if ((row.parts & kPartLevel2) != 0) {
       for (Feature feature : kLevel2) model.add(feature);
     }
+    if ((row.parts & kPartLevel3) != 0) {
+      for (Feature feature : kLevel3) model.add(feature);
+    }
     if ((row.parts & kPartSystem) != 0) {
       for (Feature feature : kSystem) model.add(feature);
     }
@@ -85,6 +95,19 @@ std::vector<std::string_view> CpuModel::names() {
   std::vector<std::string_view> names;
   for (const ModelRow& row : kModels) names.push_back(row.name);
   return names;
+}
+
+uint64_t CpuModel::xcr0_bits() const {
+  if (!has(Feature::Xsave)) return kXcr0X87;
+  return kXcr0X87 | kXcr0Sse | (has(Feature::Avx) ? kXcr0Avx : 0);
+}
+
+std::vector<Feature> CpuModel::level3_features() const {
+  std::vector<Feature> features;
+  for (const Feature feature : kLevel3) {
+    if (has(feature) && feature != Feature::Movbe) features.push_back(feature);
+  }
+  return features;
 }
 
 uint64_t CpuModel::arch_capabilities() const {

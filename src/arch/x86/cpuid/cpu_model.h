@@ -112,6 +112,16 @@ struct FeatureInfo {
 // Indexed by Feature.
 std::span<const FeatureInfo> feature_table();
 
+// Bits of XCR0, and the sizes of an XSAVE area (SDM 1 13.1 to 13.4): without and with the upper
+// halves of the YMM registers.
+inline constexpr uint64_t kXcr0X87 = 1, kXcr0Sse = 2, kXcr0Avx = 4;
+inline constexpr uint32_t kXsaveLegacyBytes = 512, kXsaveHeaderBytes = 64,
+                          kXsaveAvxOffset = kXsaveLegacyBytes + kXsaveHeaderBytes,
+                          kXsaveAvxBytes = 256;
+constexpr uint32_t xsave_area_bytes(uint64_t xcr0) {
+  return kXsaveAvxOffset + ((xcr0 & kXcr0Avx) != 0 ? kXsaveAvxBytes : 0);
+}
+
 struct CpuidResult {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   bool operator==(const CpuidResult&) const = default;
@@ -128,13 +138,19 @@ class CpuModel {
              (static_cast<unsigned>(feature) % 64)) &
             1U) != 0;
   }
-  // The static answer; OSXSAVE (leaf 1), the APIC enable bit and the like are the accelerator's.
+  // The static answer; OSXSAVE (leaf 1), the APIC enable bit, what follows from XCR0 (leaf 0xd) and
+  // the like are the accelerator's.
   // Leaves out of range answer as the SDM says (the highest basic leaf's data is not imitated: 0).
   CpuidResult cpuid(uint32_t leaf, uint32_t subleaf, VcpuId vcpu) const;
 
   std::string_view name() const { return name_; }
   unsigned phys_bits() const { return phys_bits_; }
   unsigned linear_bits() const { return 48; }
+  // What XCR0 may hold.
+  uint64_t xcr0_bits() const;
+  // Those of x86-64-v3 that this model has; who runs them on the host's own instructions needs
+  // the host to have them.
+  std::vector<Feature> level3_features() const;
   // IA32_ARCH_CAPABILITIES, when the feature is there.
   uint64_t arch_capabilities() const;
 
@@ -148,6 +164,7 @@ class CpuModel {
   CpuidResult basic_leaf(uint32_t leaf, uint32_t subleaf, VcpuId vcpu) const;
   CpuidResult cache_leaf(uint32_t subleaf) const;
   CpuidResult topology_leaf(uint32_t subleaf, VcpuId vcpu) const;
+  CpuidResult xsave_leaf(uint32_t subleaf) const;
   CpuidResult extended_leaf(uint32_t leaf) const;
   std::string name_;
   uint64_t features_[2] = {};

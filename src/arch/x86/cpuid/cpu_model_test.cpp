@@ -82,6 +82,29 @@ TEST(CpuModel, Default_HasLevel2AndNoVectorExtensionsThatNeedXsave) {
     EXPECT_FALSE(cpu.has(feature));
 }
 
+TEST(CpuModel, Level3_HasItsFeaturesAndLevel2) {
+  const CpuModel cpu = model(1, "x86-64-v3");
+  for (Feature feature : {Feature::Avx, Feature::Avx2, Feature::Fma, Feature::F16c, Feature::Bmi1,
+                          Feature::Bmi2, Feature::Abm, Feature::Movbe, Feature::Xsave,
+                          Feature::Sse42, Feature::Popcnt, Feature::Smap})
+    EXPECT_TRUE(cpu.has(feature));
+  EXPECT_EQ(cpu.xcr0_bits(), 7U);
+  EXPECT_EQ(cpu.level3_features().size(), 8U);  // MOVBE is in every model but the baseline
+}
+
+TEST(CpuModel, XsaveLeaf_TellsComponentsAndSizes) {
+  const CpuModel cpu = model(1, "x86-64-v3");
+  EXPECT_EQ(cpu.cpuid(0xd, 0, VcpuId(0)), (CpuidResult{7, 576, 832, 0}));
+  EXPECT_EQ(cpu.cpuid(0xd, 1, VcpuId(0)), (CpuidResult{7, 576, 0, 0}));  // no XSAVES
+  EXPECT_EQ(cpu.cpuid(0xd, 2, VcpuId(0)), (CpuidResult{256, 576, 0, 0}));
+  EXPECT_EQ(cpu.cpuid(0xd, 3, VcpuId(0)), CpuidResult{});
+  for (uint32_t subleaf = 0; subleaf < 3; ++subleaf) {
+    EXPECT_EQ(model().cpuid(0xd, subleaf, VcpuId(0)), CpuidResult{});
+  }
+  EXPECT_EQ(model().xcr0_bits(), 1U);
+  EXPECT_TRUE(model().level3_features().empty());
+}
+
 TEST(CpuModel, Baseline_HasNoneOfLevel2) {
   const CpuModel cpu = model(1, "x86-64");
   EXPECT_TRUE(cpu.has(Feature::Sse2));

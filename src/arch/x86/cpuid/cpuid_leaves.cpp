@@ -85,6 +85,18 @@ CpuidResult CpuModel::topology_leaf(uint32_t subleaf, VcpuId vcpu) const {
   return result;
 }
 
+// Sub-leaf 0 EBX and sub-leaf 1 EBX follow from XCR0: these are for the value at reset.
+CpuidResult CpuModel::xsave_leaf(uint32_t subleaf) const {
+  constexpr uint32_t kXsaveopt = 1U << 0, kXsavec = 1U << 1, kXgetbv1 = 1U << 2;
+  if (!has(Feature::Xsave)) return {};
+  const uint64_t bits = xcr0_bits();
+  const uint32_t at_reset = xsave_area_bytes(kXcr0X87);
+  if (subleaf == 0) return {static_cast<uint32_t>(bits), at_reset, xsave_area_bytes(bits), 0};
+  if (subleaf == 1) return {kXsaveopt | kXsavec | kXgetbv1, at_reset, 0, 0};
+  if (subleaf == 2 && (bits & kXcr0Avx) != 0) return {kXsaveAvxBytes, kXsaveAvxOffset, 0, 0};
+  return {};
+}
+
 CpuidResult CpuModel::basic_leaf(uint32_t leaf, uint32_t subleaf, VcpuId vcpu) const {
   switch (leaf) {
     case 0:
@@ -105,6 +117,8 @@ CpuidResult CpuModel::basic_leaf(uint32_t leaf, uint32_t subleaf, VcpuId vcpu) c
       if (subleaf != 0) return {};
       return {0, feature_bits(7, CpuidRegister::Ebx), feature_bits(7, CpuidRegister::Ecx),
               feature_bits(7, CpuidRegister::Edx)};
+    case 0xd:
+      return xsave_leaf(subleaf);
     case 0xb:
     case 0x1f:
       return topology_leaf(subleaf, vcpu);

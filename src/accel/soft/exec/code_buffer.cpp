@@ -1,4 +1,4 @@
-#include "accel/soft/translator/code_buffer.h"
+#include "accel/soft/exec/code_buffer.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
