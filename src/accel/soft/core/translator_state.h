@@ -65,6 +65,10 @@ struct TranslatorTables {
 
 inline constexpr uint64_t kTranslatorTagMask = 0x7fff'ffff;
 
+// TranslatorState::reload_sse. `Low`: the upper halves of the YMM registers are 0, if there are any;
+// the host's are left as VZEROUPPER leaves them, which is kinder to SSE code.
+enum class Reload : uint64_t { None, Low, All };
+
 struct alignas(64) TranslatorState {
   // Constants, in memory because PEXT takes its mask from there.
   uint64_t page_mask = ~uint64_t{kPageSize - 1};
@@ -78,7 +82,7 @@ struct alignas(64) TranslatorState {
   uint64_t usable = 0;
   uint64_t tag = 0;         // 31 bits of Cpu::code_tag and the FastTable: entries check it
   uint64_t sse_absent = 1;  // 0: the host's XMM registers hold the guest's
-  uint64_t reload_sse = 0;  // asks the slow stub to load them before it goes on
+  uint64_t reload_sse = 0;  // asks the slow stub to load them before it goes on: a Reload
   uint64_t site = 0;        // which exit or site of translated code called
   uint64_t target = 0;      // scratch of the stubs: where to go on
   uint64_t flush = 0;       // tags begin to repeat: all translations must go
@@ -96,6 +100,10 @@ struct alignas(64) TranslatorState {
   uint64_t host_stack = 0;             // and that of C++ while it does
   TranslatorTables* tables = nullptr;  // nullptr: there is no translator
   uint32_t filled[kFastTables] = {};   // used of FastTlb::filled
+
+  // Where the CPU model has AVX.
+  uint64_t aligned_page_mask_32 = ~uint64_t{kPageSize - 1} | 31;
+  uint64_t avx_absent = 1;  // 0: as sse_absent, and the guest may use AVX
 };
 
 }  // namespace trapeze::soft

@@ -293,8 +293,6 @@ class Binder {
     if (is_general(name) && role != kRoleImmediate) {
       encoding_.rm_is_gpr |= role == kRoleRm;
       use(operand, role == kRoleRm ? kGprRm : role, op_.gpr_in, op_.gpr_out);
-      has_gpr_ = true;
-      has_wide_gpr_ |= operand.size == 64;
       op_.general = true;
       return true;
     }
@@ -351,11 +349,7 @@ class Binder {
     encoding_.pp = vex.pp;
     encoding_.opcode = decoded_.zy.opcode;
     encoding_.is_256 = vex.L != 0;
-    // Outside 64-bit mode W means nothing for general registers, nor for what has them in the
-    // other form of its operand.
-    encoding_.wide = vex.W != 0;
-    if (has_gpr_) encoding_.wide = has_wide_gpr_;
-    if (decoded_.code_size != CodeSize::Code64 && may_have_gpr()) encoding_.wide = false;
+    encoding_.wide = vex_w(decoded_.zy, decoded_.operands);
     const auto& imm = decoded_.zy.raw.imm[0];
     encoding_.has_immediate = is4_ || imm.size != 0;
     if (is4_) {
@@ -365,29 +359,38 @@ class Binder {
     }
   }
 
-  bool may_have_gpr() const {
-    switch (static_cast<int>(decoded_.zy.mnemonic)) {
-      case ZYDIS_MNEMONIC_VMOVD:
-      case ZYDIS_MNEMONIC_VPINSRD:
-      case ZYDIS_MNEMONIC_VPEXTRD:
-      case ZYDIS_MNEMONIC_VCVTSI2SS:
-      case ZYDIS_MNEMONIC_VCVTSI2SD:
-      case ZYDIS_MNEMONIC_VPCMPESTRI:
-      case ZYDIS_MNEMONIC_VPCMPESTRM:
-        return true;
-      default:
-        return has_gpr_;
-    }
-  }
-
   Decoded& decoded_;
   Insn& insn_;
   VexOp op_;
   VexEncoding encoding_;
-  bool is4_ = false, has_gpr_ = false, has_wide_gpr_ = false;
+  bool is4_ = false;
 };
 
 }  // namespace
+
+bool vex_w(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
+  bool has_gpr = false, is_wide = false;
+  for (unsigned i = 0; i < zy.operand_count_visible; ++i) {
+    if (operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    if (!is_general(operands[i].reg.value)) continue;
+    has_gpr = true;
+    is_wide |= operands[i].size == 64;
+  }
+  switch (static_cast<int>(zy.mnemonic)) {
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+      if (zy.machine_mode != ZYDIS_MACHINE_MODE_LONG_64) return false;
+      break;
+    default:
+      break;
+  }
+  return has_gpr ? is_wide : zy.raw.vex.W != 0;
+}
 
 Step avx_unusable(Cpu& cpu) { return raise(cpu, avx_enabled(cpu) ? kNM : kUD); }
 

@@ -87,6 +87,10 @@ inline bool avx_usable(const Cpu& cpu) {
 // #UD or #NM.
 Step avx_unusable(Cpu& cpu);
 
+// VEX.W as it counts: outside 64-bit mode it means nothing for general registers, nor for what has
+// them in the other form of its operand.
+bool vex_w(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands);
+
 Handler bind_vex(Decoded& decoded);         // vex.cpp
 Handler bind_vex_masked(Decoded& decoded);  // vex_masked.cpp: VMASKMOV, VPMASKMOV, gathers
 

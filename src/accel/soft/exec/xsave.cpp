@@ -264,11 +264,13 @@ Step xrstor(Cpu& cpu, const Insn& insn) {
 
 }  // namespace
 
+bool has_upper_halves(const Cpu& cpu) { return !is_zero(cpu.ymm_high, sizeof(cpu.ymm_high)); }
+
 uint64_t components_in_use(const Cpu& cpu) {
   uint64_t used = 0;
   if (x87_in_use(cpu.fpu)) used |= kXcr0X87;
   if (!is_zero(cpu.fpu.xmm, sizeof(cpu.fpu.xmm))) used |= kXcr0Sse;
-  if (!is_zero(cpu.ymm_high, sizeof(cpu.ymm_high))) used |= kXcr0Avx;
+  if (has_upper_halves(cpu)) used |= kXcr0Avx;
   return used;
 }
 

@@ -29,6 +29,8 @@ constexpr Name kState[] = {
     {offsetof(Cpu, linear_base) + 8 * kGs, "gs_base"},
     STATE(page_mask),
     STATE(aligned_page_mask),
+    STATE(aligned_page_mask_32),
+    STATE(avx_absent),
     STATE(unaligned_mask),
     STATE(bit_masks[0]),
     STATE(bit_masks[1]),

@@ -50,6 +50,16 @@ struct Encoding {
   std::span<const uint8_t> immediate;
 };
 
+// A VEX-encoded instruction's, in the same way; registers are numbers 0 to 15.
+struct VexBytes {
+  uint8_t map = 0, pp = 0, opcode = 0;
+  bool w = false, l = false;
+  uint8_t vvvv = 0;  // 0, too, where there is none
+  uint8_t reg = 0;
+  bool has_immediate = false;
+  uint8_t immediate = 0;
+};
+
 class Assembler : public Xbyak::CodeGenerator {
  public:
   explicit Assembler(std::span<std::byte> memory)
@@ -143,6 +153,9 @@ class Assembler : public Xbyak::CodeGenerator {
   // The register is in the opcode's low bits.
   void encode_opcode_register(const Encoding& encoding, uint8_t reg);
   void encode_plain(const Encoding& encoding);
+  void encode_vex_register(const VexBytes& vex, uint8_t rm);
+  void encode_vex_memory(const VexBytes& vex, const HostMemory& memory);
+  void encode_vex_slot(const VexBytes& vex, size_t offset);
 
  private:
   uint32_t placeholder() {
@@ -151,6 +164,11 @@ class Assembler : public Xbyak::CodeGenerator {
   }
   void begin(const Encoding& encoding, uint8_t r, uint8_t x, uint8_t b);
   void end(const Encoding& encoding);
+  void begin_vex(const VexBytes& vex, uint8_t x, uint8_t b);
+  void end_vex(const VexBytes& vex);
+  // ModRM, SIB and displacement.
+  void memory_operand(uint8_t reg, const HostMemory& memory);
+  void slot_operand(uint8_t reg, size_t offset);
 };
 
 }  // namespace trapeze::soft

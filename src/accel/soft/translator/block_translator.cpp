@@ -55,10 +55,12 @@ void BlockTranslator::add(const Decoded& decoded, std::span<const uint8_t> bytes
   item.zy = decoded.zy;
   std::copy(std::begin(decoded.operands), std::end(decoded.operands), item.operands);
   item.form = Form::Interpret;
-  if (item.insn.run != exec::undefined_opcode() &&
-      decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+  const bool is_known =
+      decoded.zy.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || is_vex(decoded.zy);
+  if (item.insn.run != exec::undefined_opcode() && is_known) {
     item.form = form_of(decoded.zy, decoded.operands);
     if (uses_sse_state(decoded.zy)) translation_.uses_sse = true;
+    if (uses_avx_state(decoded.zy)) translation_.uses_sse = translation_.uses_avx = true;
   }
   open_ended_ = !ends_block(decoded);
 }
@@ -80,6 +82,7 @@ bool BlockTranslator::extend(std::span<const uint8_t> bytes) {
     if (status != DecodeStatus::Ok) return false;
     // A check at the entry loads the XMM registers: not for code that may not be reached.
     if (uses_sse_state(decoded.zy) && !translation_.uses_sse) return false;
+    if (uses_avx_state(decoded.zy) && !translation_.uses_avx) return false;
     bind(decoded, translator_.model_);
     const unsigned length = decoded.insn.length;
     add(decoded, bytes.subspan(at, length));
@@ -105,7 +108,8 @@ void BlockTranslator::emit() {
   translation_.body = code_.here();
   DCHECK(translation_.body - translation_.entry == kEntryBytes);
   if (translation_.uses_sse) {
-    code_.load(regs::ecx, TRAPEZE_STATE(sse_absent));
+    code_.load(regs::ecx,
+               translation_.uses_avx ? TRAPEZE_STATE(avx_absent) : TRAPEZE_STATE(sse_absent));
     code_.skip_jump_if_rcx_zero();
     const uint32_t site = new_site(first, SiteKind::Sse);
     cold(code_.jump(), site, {});
@@ -212,6 +216,7 @@ uint32_t BlockTranslator::new_site(const Item& item, SiteKind kind) {
   site.translation = index_;
   site.linear = translation_.linear;
   site.uses_sse = translation_.uses_sse;
+  site.uses_avx = translation_.uses_avx;
   site.insn = item.insn;
   if (kind == SiteKind::Interpret || kind == SiteKind::Memory) waiting_for_next_.push_back(number);
   return number;

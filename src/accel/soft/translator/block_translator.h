@@ -66,6 +66,7 @@ class BlockTranslator {
     uint16_t size = 0;
     bool write = false;
     bool aligned = false;
+    bool aligned_32 = false;  // never of a group
   };
   // What a linear address is made of, where R11 does not hold it.
   struct Linear {
@@ -114,11 +115,29 @@ class BlockTranslator {
     bool high_byte = false;
   };
 
+  // Registers and memory of a VEX-encoded instruction, in the host's terms.
+  struct VexPlan {
+    uint8_t reg = 0, vvvv = 0, rm = 0;
+    bool has_vvvv = false;
+    bool rm_in_slot = false;  // rm is a guest register that lives in memory, and is used there
+    bool has_gpr = false;
+    const ZydisDecodedOperand* memory = nullptr;
+    // Guest registers that live in memory, and their scratch registers.
+    struct Copy {
+      uint8_t host, guest;
+    };
+    Copy loads[2], stores[2];
+    uint8_t load_count = 0, store_count = 0;
+  };
+  struct VexGpr;
+
   void add(const Decoded& decoded, std::span<const uint8_t> bytes);
 
   // groups (groups.cpp)
   void plan_groups();
   static bool must_be_aligned(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand& memory);
+  static bool must_be_aligned_32(const ZydisDecodedInstruction& zy,
+                                 const ZydisDecodedOperand& memory);
   static bool has_memory(const Item& item);
   // False for plain instructions that only the interpreter does in some of their forms.
   static bool is_encodable(const Item& item);
@@ -140,6 +159,11 @@ class BlockTranslator {
   void emit_item(const Item& item);
   void emit_interpret(const Item& item);
   bool emit_plain(const Item& item);
+  bool emit_vex(const Item& item);
+  bool plan_vex(const Item& item, bool address_free, VexPlan& plan) const;
+  static bool place_vex_gprs(std::span<VexGpr> uses, std::span<const uint8_t> scratch,
+                             bool one_result, VexPlan& plan);
+  bool is_vex_groupable(const Item& item) const;
   bool emit_lea(const Item& item);
   bool is_direct_lea(const Item& item) const;
   bool emit_push(const Item& item);
@@ -183,6 +207,10 @@ class BlockTranslator {
   bool constant_linear(const Item& item, const ZydisDecodedOperand& memory, uint64_t& linear) const;
   bool is_base_only(const Item& item, const ZydisDecodedOperand& memory) const;
   uint32_t new_probe(const Item& item, const Access& access);
+  static bool is_aligned_alone(const Access& access) {
+    return access.aligned_32 || (access.aligned && access.size == 16);
+  }
+  static size_t page_mask_of(const Access& access);
   void page_index(uint8_t to, uint8_t from);
   HostMemory probe(const Item& item, const Access& access);
   HostMemory probe_base(const Item& item, const Access& access, uint8_t base, int32_t disp);

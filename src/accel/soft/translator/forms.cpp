@@ -187,7 +187,40 @@ bool uses_sse_state(const ZydisDecodedInstruction& zy) {
          !is_special_sse(zy.mnemonic);
 }
 
+// What touches more than registers and one explicit operand, or not all of that.
+bool is_special_vex(ZydisMnemonic mnemonic) {
+  constexpr ZydisMnemonic kSpecial[] = {
+      ZYDIS_MNEMONIC_VLDMXCSR,   ZYDIS_MNEMONIC_VSTMXCSR,   ZYDIS_MNEMONIC_VMASKMOVDQU,
+      ZYDIS_MNEMONIC_VPCMPESTRI, ZYDIS_MNEMONIC_VPCMPESTRM, ZYDIS_MNEMONIC_VPCMPISTRI,
+      ZYDIS_MNEMONIC_VPCMPISTRM, ZYDIS_MNEMONIC_VGATHERDPS, ZYDIS_MNEMONIC_VGATHERDPD,
+      ZYDIS_MNEMONIC_VGATHERQPS, ZYDIS_MNEMONIC_VGATHERQPD, ZYDIS_MNEMONIC_VPGATHERDD,
+      ZYDIS_MNEMONIC_VPGATHERDQ, ZYDIS_MNEMONIC_VPGATHERQD, ZYDIS_MNEMONIC_VPGATHERQQ,
+  };
+  for (const ZydisMnemonic special : kSpecial) {
+    if (mnemonic == special) return true;
+  }
+  return false;
+}
+
+bool is_zeroing(ZydisMnemonic mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || mnemonic == ZYDIS_MNEMONIC_VZEROALL;
+}
+
+bool uses_avx_state(const ZydisDecodedInstruction& zy) {
+  return is_vex(zy) && zy.meta.isa_set != ZYDIS_ISA_SET_BMI1 &&
+         zy.meta.isa_set != ZYDIS_ISA_SET_BMI2 && !is_special_vex(zy.mnemonic);
+}
+
+bool is_aligned_vex(const ZydisDecodedInstruction& zy) {
+  return zy.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX1;
+}
+
 Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
+  if (is_vex(zy)) {
+    // 32-bit code zeroes eight registers, the host all of them.
+    const bool other = is_zeroing(zy.mnemonic) && zy.machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
+    return other || is_special_vex(zy.mnemonic) ? Form::Interpret : Form::Plain;
+  }
   const bool reads_segment = zy.mnemonic == ZYDIS_MNEMONIC_MOV && zy.opcode == 0x8c &&
                              zy.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
                              operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER;

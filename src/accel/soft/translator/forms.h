@@ -32,6 +32,15 @@ bool uses_sse_state(const ZydisDecodedInstruction& zy);
 
 Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands);
 
+// VEX-encoded instructions (vex.cpp).
+inline bool is_vex(const ZydisDecodedInstruction& zy) {
+  return zy.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+}
+// Those with vector registers; so not those of BMI.
+bool uses_avx_state(const ZydisDecodedInstruction& zy);
+// Memory operands must be aligned to their size.
+bool is_aligned_vex(const ZydisDecodedInstruction& zy);
+
 // SSE instructions whose 16-byte memory operand may be anywhere.
 bool may_be_unaligned(ZydisMnemonic mnemonic);
 

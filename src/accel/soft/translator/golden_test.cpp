@@ -1,9 +1,11 @@
-// The code that is emitted, against golden.txt: a worse translation shows in review. After a change
-// that is meant, TRAPEZE_UPDATE_GOLDEN=1 writes the file anew.
+// The code that is emitted, against golden.txt, and golden_v3.txt for x86-64-v3: a worse
+// translation shows in review. After a change that is meant, TRAPEZE_UPDATE_GOLDEN=1 writes the
+// file anew.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <fstream>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -62,8 +64,34 @@ const Snippet kSnippets[] = {
     {"cpuid", {0x0f, 0xa2}},
 };
 
-std::string emit(const Snippet& snippet) {
-  TestMachine machine;
+const Snippet kSnippetsOfLevel3[] = {
+    {"vaddpd ymm1, ymm2, ymm3", {0xc5, 0xed, 0x58, 0xcb}},
+    {"vmovdqu ymm0, [rsi]", {0xc5, 0xfe, 0x6f, 0x06}},
+    {"vmovdqa [rdi], ymm0", {0xc5, 0xfd, 0x7f, 0x07}},
+    {"vmovdqa ymm0, [r9+rcx*8]", {0xc4, 0xc1, 0x7d, 0x6f, 0x04, 0xc9}},
+    {"vmovaps xmm0, [rsi+16]", {0xc5, 0xf8, 0x28, 0x46, 0x10}},
+    {"vmovdqu ymm0, [rsi]; vmovdqu ymm1, [rsi+32]",
+     {0xc5, 0xfe, 0x6f, 0x06, 0xc5, 0xfe, 0x6f, 0x4e, 0x20}},
+    {"vfmadd231pd ymm8, ymm9, [rbx+rax*8]", {0xc4, 0x62, 0xb5, 0xb8, 0x04, 0xc3}},
+    {"vpmaskmovd ymm0, ymm1, [rsi]", {0xc4, 0xe2, 0x75, 0x8c, 0x06}},
+    {"vpermq ymm0, ymm1, 0x4e", {0xc4, 0xe3, 0xfd, 0x00, 0xc1, 0x4e}},
+    {"vzeroupper", {0xc5, 0xf8, 0x77}},
+    {"vmovq r9, xmm3", {0xc4, 0xc1, 0xf9, 0x7e, 0xd9}},
+    {"vmovd xmm3, r10d", {0xc4, 0xc1, 0x79, 0x6e, 0xda}},
+    {"vpmovmskb ecx, ymm1", {0xc5, 0xfd, 0xd7, 0xc9}},
+    {"addps xmm0, xmm1", {0x0f, 0x58, 0xc1}},
+    {"andn rax, rbx, rdx", {0xc4, 0xe2, 0xe0, 0xf2, 0xc2}},
+    {"andn r9, r10, r11", {0xc4, 0x42, 0xa8, 0xf2, 0xcb}},
+    {"shlx rax, [rsi], rcx", {0xc4, 0xe2, 0xf1, 0xf7, 0x06}},
+    {"mulx r9, rax, r10", {0xc4, 0x42, 0xfb, 0xf6, 0xca}},
+    {"blsr ecx, eax", {0xc4, 0xe2, 0x70, 0xf3, 0xc8}},
+    {"rorx eax, edx, 7", {0xc4, 0xe3, 0x7b, 0xf0, 0xc2, 0x07}},
+    {"tzcnt rax, rcx", {0xf3, 0x48, 0x0f, 0xbc, 0xc1}},
+    {"vpgatherdd ymm0, [rsi+ymm1*4], ymm2", {0xc4, 0xe2, 0x6d, 0x90, 0x04, 0x8e}},
+};
+
+std::string emit(const Snippet& snippet, const char* model) {
+  TestMachine machine(TestMode::Long64, model);
   machine.use_translator();
   std::vector<uint8_t> bytes = snippet.bytes;
   bytes.insert(bytes.end(), {0xeb, 0x00});  // a jump ends the translation
@@ -74,25 +102,35 @@ std::string emit(const Snippet& snippet) {
   return text.substr(begin, text.find("code for", begin) - begin);
 }
 
-TEST(Golden, emitted_code_is_as_before) {
+void compare(std::span<const Snippet> snippets, const char* model, const std::string& path) {
   std::string now;
-  for (const Snippet& snippet : kSnippets)
-    now += std::string("== ") + snippet.text + "\n" + emit(snippet);
+  for (const Snippet& snippet : snippets)
+    now += std::string("== ") + snippet.text + "\n" + emit(snippet, model);
   if (std::getenv("TRAPEZE_UPDATE_GOLDEN") != nullptr) {
-    std::ofstream(TRAPEZE_GOLDEN_FILE) << now;
-    GTEST_SKIP() << "written: " << TRAPEZE_GOLDEN_FILE;
+    std::ofstream(path) << now;
+    GTEST_SKIP() << "written: " << path;
   }
-  std::ifstream file(TRAPEZE_GOLDEN_FILE);
+  std::ifstream file(path);
   std::stringstream before;
   before << file.rdbuf();
   std::istringstream old_lines(before.str()), new_lines(now);
   std::string snippet, old_line, new_line;
   while (std::getline(new_lines, new_line)) {
     if (new_line.starts_with("==")) snippet = new_line;
-    ASSERT_TRUE(std::getline(old_lines, old_line)) << "golden.txt ends at " << snippet;
+    ASSERT_TRUE(std::getline(old_lines, old_line)) << path << " ends at " << snippet;
     ASSERT_EQ(new_line, old_line) << snippet;
   }
-  EXPECT_FALSE(std::getline(old_lines, old_line)) << "golden.txt goes on: " << old_line;
+  EXPECT_FALSE(std::getline(old_lines, old_line)) << path << " goes on: " << old_line;
+}
+
+TEST(Golden, emitted_code_is_as_before) {
+  compare(kSnippets, nullptr, std::string(TRAPEZE_GOLDEN_FOLDER) + "/golden.txt");
+}
+
+TEST(Golden, emitted_code_for_level_3_is_as_before) {
+  if (!TestMachine::host_has_level3()) GTEST_SKIP() << "this host's CPU is not x86-64-v3";
+  compare(kSnippetsOfLevel3, TestMachine::kLevel3,
+          std::string(TRAPEZE_GOLDEN_FOLDER) + "/golden_v3.txt");
 }
 
 }  // namespace

@@ -94,6 +94,7 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
     case Form::Lea:
       return is_direct_lea(item);
     case Form::Plain: {
+      if (is_vex(item.zy)) return is_vex_groupable(item);
       PlainOperands operands;
       return is_encodable(item) && gather(item, operands) && assign_scratch(operands, false);
     }

@@ -266,8 +266,16 @@ uint32_t BlockTranslator::new_probe(const Item& item, const Access& access) {
   site.size = access.size;
   site.write = access.write;
   site.aligned = access.aligned;
+  site.aligned_32 = access.aligned_32;
   site.retry = access.start;
   return number;
+}
+
+// The bits of an address minus its page's that must be 0. What is aligned to its size cannot cross
+// a page.
+size_t BlockTranslator::page_mask_of(const Access& access) {
+  if (access.aligned_32) return TRAPEZE_STATE(aligned_page_mask_32);
+  return is_aligned_alone(access) ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask);
 }
 
 // The index in the inline TLB of the page of the address in `from`.
@@ -285,12 +293,11 @@ HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
     code_.pext_state(scratch, address, TRAPEZE_STATE(unaligned_mask));
     go_on_if_rcx_zero(site, {});
   }
-  const bool alone = access.aligned && access.size == 16;
+  const bool alone = is_aligned_alone(access);
   page_index(kScratch, kAddress);
   code_.mov(scratch, code_.element(scratch, tags(access)));
   code_.lea(scratch, code_.ptr[address + scratch + (alone ? 0 : access.size - 1)]);
-  code_.pext_state(scratch, scratch,
-                   alone ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
+  code_.pext_state(scratch, scratch, page_mask_of(access));
   go_on_if_rcx_zero(site, {});
   page_index(kScratch, kAddress);
   code_.mov(scratch, code_.element(scratch, fast_tlb().addend));
@@ -309,13 +316,12 @@ HostMemory BlockTranslator::probe_base(const Item& item, const Access& access, u
     code_.pext_state(scratch, scratch, TRAPEZE_STATE(unaligned_mask));
     go_on_if_rcx_zero(site, linear);
   }
-  const bool alone = access.aligned && access.size == 16;
+  const bool alone = is_aligned_alone(access);
   if (disp != 0) code_.lea(address, code_.ptr[from + disp]);
   page_index(kAddress, disp != 0 ? kAddress : base);
   code_.mov(scratch, code_.element(address, tags(access)));
   code_.lea(scratch, code_.ptr[scratch + from + (disp + (alone ? 0 : access.size - 1))]);
-  code_.pext_state(scratch, scratch,
-                   alone ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask));
+  code_.pext_state(scratch, scratch, page_mask_of(access));
   go_on_if_rcx_zero(site, linear);
   code_.mov(address, code_.element(address, fast_tlb().addend));
   return {base, kAddress, disp};
@@ -327,6 +333,7 @@ bool BlockTranslator::probe_constant(const Item& item, const Access& access, uin
                                      HostMemory& memory) {
   const uint64_t offset = linear % kPageSize;
   if (offset + access.size > kPageSize || (access.aligned && linear % 16 != 0)) return false;
+  if (access.aligned_32 && linear % 32 != 0) return false;
   const Reg64 address(kAddress), scratch(kScratch);
   const uint32_t site = new_probe(item, access);
   const Linear constant{Linear::Kind::Constant, 0, 0, linear};
@@ -354,7 +361,8 @@ HostMemory BlockTranslator::probe_operand(const Item& item, const ZydisDecodedOp
                                           bool aligned) {
   if (place_of(item) != nullptr) return group_access(item);
   const bool write = (memory.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
-  const Access access{code_.here(), static_cast<uint16_t>(memory.size / 8), write, aligned};
+  const Access access{code_.here(), static_cast<uint16_t>(memory.size / 8), write, aligned,
+                      must_be_aligned_32(item.zy, memory)};
   if (is_base_only(item, memory)) {
     const auto& mem = memory.mem;
     const int64_t disp = mem.disp.has_displacement ? mem.disp.value : 0;

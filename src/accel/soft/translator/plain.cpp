@@ -72,6 +72,7 @@ bool is_bit_string(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand*
 
 bool BlockTranslator::must_be_aligned(const ZydisDecodedInstruction& zy,
                                       const ZydisDecodedOperand& memory) {
+  if (is_vex(zy)) return memory.size == 128 && is_aligned_vex(zy);
   return memory.size == 128 && !may_be_unaligned(zy.mnemonic);
 }
 
@@ -101,6 +102,7 @@ void BlockTranslator::to_code64(const ZydisDecodedInstruction& zy, Encoding& enc
 }
 
 bool BlockTranslator::emit_plain(const Item& item) {
+  if (is_vex(item.zy)) return emit_vex(item);
   const ZydisDecodedInstruction& zy = item.zy;
   PlainOperands operands;
   for (unsigned i = 0; i < zy.operand_count_visible; ++i) {

@@ -3,6 +3,8 @@
 
 #include "accel/soft/cache/bind.h"
 #include "accel/soft/exec/fpu.h"
+#include "accel/soft/exec/vex.h"
+#include "accel/soft/exec/xsave.h"
 #include "accel/soft/mmu/access.h"
 #include "accel/soft/mmu/fast_tlb.h"
 #include "accel/soft/translator/translator.h"
@@ -15,6 +17,22 @@ void resume_handler(Cpu& cpu, const Insn*) { cpu.translator.resumed = 1; }
 
 bool sse_is_native(const Cpu& cpu) {
   return exec::sse_usable(cpu) && (cpu.fpu.mxcsr & kMxcsrMasks) == kMxcsrMasks;
+}
+
+// True when translated code may run what the site's translation has of SSE and AVX.
+bool vectors_are_native(const Cpu& cpu, const Site& site) {
+  if (!site.uses_sse) return true;
+  return sse_is_native(cpu) && (!site.uses_avx || exec::avx_usable(cpu));
+}
+
+// Whether the slow stub is to load the guest's vector registers.
+void ask_for_vectors(Cpu& cpu, bool wanted) {
+  Reload reload = Reload::None;
+  if (wanted) {
+    cpu.translator.avx_absent = exec::avx_usable(cpu) ? 0 : 1;
+    reload = exec::has_upper_halves(cpu) ? Reload::All : Reload::Low;
+  }
+  cpu.translator.reload_sse = static_cast<uint64_t>(reload);
 }
 
 }  // namespace
@@ -82,7 +100,7 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
       return nullptr;
     }
     case SiteKind::Sse:
-      if (sse_is_native(cpu)) return resume(cpu, site, site.next);
+      if (vectors_are_native(cpu, site)) return resume(cpu, site, site.next);
       cpu.rip = linear;
       interpret_block_ = true;
       return nullptr;
@@ -95,7 +113,7 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
 }
 
 const void* Translator::resume(Cpu& cpu, const Site& site, uint32_t offset) {
-  cpu.translator.reload_sse = site.uses_sse ? 1 : 0;
+  ask_for_vectors(cpu, site.uses_sse);
   return address(offset);
 }
 
@@ -103,7 +121,8 @@ const void* Translator::memory_miss(Cpu& cpu, const Site& site) {
   ++stats_.tlb_misses;
   const uint64_t linear = cpu.translator.linear;
   const bool whole = linear % kPageSize + site.size <= kPageSize;
-  const bool aligned = !site.aligned || linear % 16 == 0;
+  const bool aligned =
+      (!site.aligned || linear % 16 == 0) && (!site.aligned_32 || linear % 32 == 0);
   if (whole && aligned && fill_fast_tlb(cpu, linear, site.write)) {
     ++stats_.tlb_fills;
     // Whatever goes wrong with filling must not keep the vCPU from being stopped.
@@ -124,7 +143,9 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
   const uint64_t linear = site.linear;
   const uint32_t translation = site.translation;
   const uint32_t next = site.next;
-  const bool uses_sse = site.uses_sse;
+  Site used;
+  used.uses_sse = site.uses_sse;
+  used.uses_avx = site.uses_avx;
   cpu.gpr[kRipReg] = linear;
   cpu.translator.resumed = 0;
   const uint64_t tag = cpu.translator.tag;
@@ -136,11 +157,11 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
   }
   // Another tag: rights or translations have changed, and this code may be for the old ones.
   const bool stale = flush_wanted_ || translations_[translation].dead || cpu.translator.tag != tag;
-  if (stale || next == kNone || (uses_sse && !sse_is_native(cpu))) {
+  if (stale || next == kNone || !vectors_are_native(cpu, used)) {
     cpu.rip = linear + code[0].start + code[0].length;
     return nullptr;
   }
-  cpu.translator.reload_sse = uses_sse ? 1 : 0;
+  ask_for_vectors(cpu, used.uses_sse);
   return address(next);
 }
 

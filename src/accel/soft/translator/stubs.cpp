@@ -8,6 +8,7 @@ namespace {
 
 using Xbyak::Reg64;
 using Xbyak::Xmm;
+using Xbyak::Ymm;
 namespace regs = Xbyak::util;
 
 constexpr int kSavedByCaller[] = {3, 5, 12, 13, 14, 15};  // RBX RBP R12..R15 of System V
@@ -16,7 +17,53 @@ static_assert(kLeftByStub <= 0xffff'ffff);  // a 32-bit store makes it
 
 size_t xmm_offset(unsigned n) { return offsetof(Cpu, fpu) + offsetof(FpuState, xmm) + n * 16; }
 
-void save_guest(Assembler& code) {
+size_t ymm_high_offset(unsigned n) { return offsetof(Cpu, ymm_high) + n * 16; }
+
+void save_vectors(Assembler& code, bool has_avx) {
+  for (unsigned n = 0; n < 16; ++n) {
+    code.db(0x65);
+    if (!has_avx) {
+      code.movaps(code.at(xmm_offset(n)), Xmm(static_cast<int>(n)));
+      continue;
+    }
+    code.vmovaps(code.at(xmm_offset(n)), Xmm(static_cast<int>(n)));
+    code.db(0x65);
+    code.vextractf128(code.at(ymm_high_offset(n)), Ymm(static_cast<int>(n)), 1);
+  }
+  code.store_imm32(TRAPEZE_STATE(sse_absent), 1);
+  if (!has_avx) return;
+  code.store_imm32(TRAPEZE_STATE(avx_absent), 1);
+  code.vzeroupper();  // C++ code is SSE
+}
+
+// RAX: a Reload, not None. The caller has set avx_absent.
+void load_vectors(Assembler& code, bool has_avx) {
+  Xbyak::Label all, done;
+  if (has_avx) {
+    code.cmp(regs::eax, static_cast<uint32_t>(Reload::All));
+    code.je(all, Assembler::T_NEAR);
+  }
+  for (unsigned n = 0; n < 16; ++n) {
+    code.db(0x65);
+    code.movaps(Xmm(static_cast<int>(n)), code.at(xmm_offset(n)));
+  }
+  if (has_avx) {
+    code.vzeroupper();
+    code.jmp(done, Assembler::T_NEAR);
+    code.L(all);
+    for (unsigned n = 0; n < 16; ++n) {
+      const auto number = static_cast<int>(n);
+      code.db(0x65);
+      code.vmovaps(Xmm(number), code.at(xmm_offset(n)));
+      code.db(0x65);
+      code.vinsertf128(Ymm(number), Ymm(number), code.at(ymm_high_offset(n)), 1);
+    }
+    code.L(done);
+  }
+  code.store_imm32(TRAPEZE_STATE(sse_absent), 0);
+}
+
+void save_guest(Assembler& code, bool has_avx) {
   for (unsigned guest = 0; guest < 16; ++guest) {
     if (kHostRegister[guest] != kInMemory) {
       code.store(gpr_offset(guest), Reg64(kHostRegister[guest]));
@@ -30,11 +77,7 @@ void save_guest(Assembler& code) {
   code.load(regs::rax, TRAPEZE_STATE(sse_absent));
   code.test(regs::eax, regs::eax);
   code.jnz(done, Assembler::T_NEAR);
-  for (int n = 0; n < 16; ++n) {
-    code.db(0x65);
-    code.movaps(code.at(xmm_offset(static_cast<unsigned>(n))), Xmm(n));
-  }
-  code.store_imm32(TRAPEZE_STATE(sse_absent), 1);
+  save_vectors(code, has_avx);
   code.L(done);
 }
 
@@ -172,7 +215,8 @@ void leave(Assembler& code) {
 
 }  // namespace
 
-Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTables& tables) {
+Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTables& tables,
+                 bool has_avx) {
   Stubs stubs;
   const uint32_t enter = code.here();
   for (const int reg : kSavedByCaller) code.push(Reg64(reg));
@@ -188,13 +232,13 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTa
   code.load(regs::rsp, TRAPEZE_STATE(return_top));
   code.store_imm32(TRAPEZE_STATE(site), kLeftByStub);
   stubs.exit = code.here();
-  save_guest(code);
+  save_guest(code, has_avx);
   to_host_stack(code);
   leave(code);
 
   stubs.slow = code.here();
   code.store(TRAPEZE_STATE(linear), regs::r11);
-  save_guest(code);
+  save_guest(code, has_avx);
   to_host_stack(code);
   Xbyak::Label leave_label, no_sse;
   code.load(regs::rdi, TRAPEZE_STATE(cpu));
@@ -206,11 +250,7 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTa
   code.load(regs::rax, TRAPEZE_STATE(reload_sse));
   code.test(regs::eax, regs::eax);
   code.jz(no_sse, Assembler::T_NEAR);
-  for (int n = 0; n < 16; ++n) {
-    code.db(0x65);
-    code.movaps(Xmm(n), code.at(xmm_offset(static_cast<unsigned>(n))));
-  }
-  code.store_imm32(TRAPEZE_STATE(sse_absent), 0);
+  load_vectors(code, has_avx);
   code.L(no_sse);
   code.load(regs::rsp, TRAPEZE_STATE(return_stack));
   load_guest(code);

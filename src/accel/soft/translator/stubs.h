@@ -24,7 +24,9 @@ struct Stubs {
   uint32_t slow = 0;  // saves it and asks Cpu::translator.slow how to go on: at an address, or null
 };
 
-// Emits them at the assembler's position. `exec_base`: where the buffer runs; `tables`: the vCPU's.
-Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTables& tables);
+// Emits them at the assembler's position. `exec_base`: where the buffer runs; `tables`: the vCPU's;
+// `has_avx`: the CPU model has YMM registers.
+Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTables& tables,
+                 bool has_avx);
 
 }  // namespace trapeze::soft

@@ -20,7 +20,8 @@ struct Translation {
   uint32_t entry = 0;         // offset of the entry that checks Cpu::translator.tag
   uint32_t tag_at = 0;        // where that entry has the (negative) tag it expects
   uint32_t body = 0;          // offset behind the check: for links within a page
-  uint32_t live_body = 0;     // offset behind the check for SSE, too: for links from code with SSE
+  uint32_t live_body = 0;     // offset behind the check for SSE or AVX, too: for links from code
+                              // that has made it
   uint32_t end = 0;           // behind its code
   uint32_t incoming = kNone;  // first exit that is linked here
   uint32_t hash_next = kNone;
@@ -29,6 +30,7 @@ struct Translation {
   bool crosses = false;
   bool dead = false;  // its bytes have changed
   bool uses_sse = false;
+  bool uses_avx = false;  // then uses_sse, too
 };
 
 // A direct way out of a translation. Until it is linked its jump leads to a piece of code that
@@ -57,9 +59,11 @@ struct Site {
   SiteKind kind = SiteKind::Interpret;
   bool write = false;
   bool aligned = false;   // the access must be, to 16 bytes
+  bool aligned_32 = false;
   bool group = false;     // Memory: of several instructions; where the probe misses, `next`
                           // is code for them one by one
   bool uses_sse = false;  // of the translation
+  bool uses_avx = false;
   uint16_t size = 0;
   uint32_t translation = 0;
   uint64_t linear = 0;    // of the block

@@ -30,7 +30,7 @@ Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, Code
       tables_(std::move(tables)),
       returns_(std::move(returns)),
       code_({buffer_.write_base(), buffer_.size()}) {
-  stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables);
+  stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables, model.has(Feature::Avx));
   CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
   code_start_ = code_.here();
   returns_.reset(cpu.translator, address(stubs_.bottom));
@@ -197,7 +197,8 @@ void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
   const bool same_page = !exit.after_call && (from.linear ^ to.linear) / kPageSize == 0 &&
                          (from.gpa ^ to.gpa) / kPageSize == 0 && from.table == to.table &&
                          from.code_size == to.code_size && !from.crosses && !to.crosses;
-  const uint32_t body = from.uses_sse ? to.live_body : to.body;
+  const bool is_live = to.uses_avx ? from.uses_avx : from.uses_sse;
+  const uint32_t body = is_live ? to.live_body : to.body;
   code_.set_jump(exit.jump, same_page ? body : to.entry);
   exit.linked = target;
   exit.next_incoming = to.incoming;

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "accel/soft/cache/block_cache.h"
-#include "accel/soft/translator/assembler.h"
 #include "accel/soft/exec/code_buffer.h"
+#include "accel/soft/translator/assembler.h"
 #include "accel/soft/translator/return_stack.h"
 #include "accel/soft/translator/stubs.h"
 #include "accel/soft/translator/tables.h"

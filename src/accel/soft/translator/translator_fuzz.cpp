@@ -131,6 +131,10 @@ class Side {
     }
     std::memset(bytes(kCode), 0xf4, 2 * kPageSize);  // HLT
     std::memset(bytes(kTop), 0x5a, kTopPages * kPageSize);
+    for (unsigned i = 0; i < sizeof(Cpu::ymm_high); ++i) {
+      reinterpret_cast<uint8_t*>(cpu().fpu.xmm)[i] = static_cast<uint8_t>(37 * i + 11);
+      reinterpret_cast<uint8_t*>(cpu().ymm_high)[i] = static_cast<uint8_t>(91 * i + 5);
+    }
     start_ = save_cpu(machine_.cpu());
     fresh_ = std::make_unique<std::byte[]>(kRamBytes);
     std::memcpy(fresh_.get(), bytes(0), kRamBytes);
@@ -222,7 +226,9 @@ class Side {
 
   FakeIo io_;
   FakeClock clock_;
-  TestMachine machine_;
+  // With AVX where the host has it.
+  TestMachine machine_{TestMode::Long64,
+                       TestMachine::host_has_level3() ? TestMachine::kLevel3 : nullptr};
   VcpuState start_;
   std::unique_ptr<std::byte[]> fresh_;
 };
