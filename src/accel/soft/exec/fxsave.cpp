@@ -72,6 +72,11 @@ Step fxsave(Cpu& cpu, const Insn& insn) {
   fx_save(cpu.fpu, image, Wide);
   image.mxcsr = guest_mxcsr(cpu);
   const unsigned size = is_code64(cpu) ? kXmmEnd64 : kXmmEnd32;
+  // Of an area on two pages the processor asks for the last byte first.
+  uint64_t linear = 0;
+  if (!linear_address(cpu, insn, size, Access::Write, linear)) return Step::Fault;
+  const bool is_aligned = linear % kFxAlign == 0;
+  if (is_aligned && !probe_write(cpu, linear + kFxImageSize - 1, 1, insn.seg)) return Step::Fault;
   return store_block(cpu, insn, &image, size, kFxAlign) ? Step::Next : Step::Fault;
 }
 
