@@ -62,7 +62,9 @@ class Kernel {
   template <typename T>
   void put(uint64_t gpa, const T& value);
 
-  soft::TestMachine machine_;
+  soft::TestMachine machine_{soft::TestMode::Long64, soft::TestMachine::host_has_level3()
+                                                         ? soft::TestMachine::kLevel3
+                                                         : nullptr};
   FakeClock clock_;
   std::unique_ptr<Host> host_;
   std::unique_ptr<Lapic> lapic_;

@@ -6,6 +6,7 @@
 
 #include <random>
 
+#include "accel/soft/testing/machine.h"
 #include "base/check.h"
 #include "kernel_diff/layout.h"
 
@@ -20,6 +21,7 @@ namespace {
 using Xbyak::Reg64;
 using Xbyak::Reg8;
 using Xbyak::Xmm;
+using Xbyak::Ymm;
 
 class Random {
  public:
@@ -40,6 +42,11 @@ class Random {
 constexpr int kValues[] = {0, 1, 2, 5, 8, 10, 11, 14, 15};
 constexpr int kPointers[] = {3, 6, 7, 9, 12, 13};
 constexpr int kAluOpcodes[] = {0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x88};
+
+bool avx_there() {
+  static const bool is_there = soft::TestMachine::host_has_level3();
+  return is_there;
+}
 
 class Emitter : public Xbyak::CodeGenerator {
  public:
@@ -70,13 +77,14 @@ class Emitter : public Xbyak::CodeGenerator {
       Emit emit;
     };
     static constexpr Choice kChoices[] = {
-        {18, &Emitter::alu},          {14, &Emitter::memory},     {10, &Emitter::group},
-        {6, &Emitter::stack},         {5, &Emitter::strings},     {6, &Emitter::locked},
-        {7, &Emitter::sse},           {7, &Emitter::map_page},    {3, &Emitter::switch_tables},
-        {2, &Emitter::invalidate},    {4, &Emitter::change_next}, {3, &Emitter::change_loop},
-        {5, &Emitter::flags},         {4, &Emitter::to_user},     {4, &Emitter::to_kernel},
-        {6, &Emitter::jump_ahead},    {4, &Emitter::loop},        {3, &Emitter::call_function},
-        {3, &Emitter::jump_indirect}, {2, &Emitter::segment},     {1, &Emitter::odd},
+        {18, &Emitter::alu},        {14, &Emitter::memory},       {10, &Emitter::group},
+        {6, &Emitter::stack},       {5, &Emitter::strings},       {6, &Emitter::locked},
+        {7, &Emitter::sse},         {7, &Emitter::avx},           {3, &Emitter::bmi},
+        {7, &Emitter::map_page},    {3, &Emitter::switch_tables}, {2, &Emitter::invalidate},
+        {4, &Emitter::change_next}, {3, &Emitter::change_loop},   {5, &Emitter::flags},
+        {4, &Emitter::to_user},     {4, &Emitter::to_kernel},     {6, &Emitter::jump_ahead},
+        {4, &Emitter::loop},        {3, &Emitter::call_function}, {3, &Emitter::jump_indirect},
+        {2, &Emitter::segment},     {1, &Emitter::odd},
     };
     int total = 0;
     for (const Choice& choice : kChoices) total += choice.weight;
@@ -229,6 +237,87 @@ class Emitter : public Xbyak::CodeGenerator {
         break;
       default:
         xchg(ptr[base + disp], value());
+        break;
+    }
+  }
+  // Where the CPU model has it, as avx_there() says.
+  void avx() {
+    if (!avx_there()) return sse();
+    const Ymm a(random_.below(16)), b(random_.below(16)), c(random_.below(16));
+    const Reg64 base = pointer(random_.percent(80) ? 32 : 1);
+    switch (random_.below(12)) {
+      case 0:
+        vmovdqa(a, ptr[base]);
+        break;
+      case 1:
+        vmovdqa(ptr[base], a);
+        break;
+      case 2:
+        vmovdqu(ptr[base + random_.below(32)], a);
+        break;
+      case 3:
+        vmovdqu(a, ptr[base + random_.below(32)]);
+        vmovdqu(b, ptr[base + 32]);
+        break;
+      case 4:
+        vpaddd(a, b, ptr[base]);
+        break;
+      case 5:
+        vfmadd231pd(a, b, c);
+        vpermq(b, c, static_cast<uint8_t>(random_.bits()));
+        break;
+      case 6:
+        vmovdqu(Xmm(a.getIdx()), ptr[base]);
+        break;
+      case 7:
+        vpmaskmovd(a, b, ptr[base]);
+        break;
+      case 8:
+        vpmaskmovd(ptr[base], a, b);
+        break;
+      case 9:
+        random_.percent(50) ? vzeroupper() : vzeroall();
+        break;
+      case 10:
+        xsave_area(random_.percent(70) ? 4 : 5);
+        break;
+      default:
+        vpcmpgtd(a, b, c);
+        vmovmskps(value().cvt32(), a);
+        break;
+    }
+  }
+  // XSAVE (4) or XRSTOR (5), whose area's header is mostly not valid. RDX and RAX say of what.
+  void xsave_area(int extension) {
+    const Reg64 base(random_.pick(kPointers));
+    mov(base, window_address() & ~uint64_t{63});
+    db(0x48 | (base.getIdx() >> 3));
+    db(0x0f);
+    db(0xae);
+    modrm(extension, base.getIdx(), true, 0);
+  }
+  void bmi() {
+    if (!avx_there()) return alu();
+    const Reg64 a = value(), b = value(), c = value();
+    switch (random_.below(6)) {
+      case 0:
+        andn(a, b, c);
+        break;
+      case 1:
+        mulx(a, pick_new(a), c);
+        break;
+      case 2:
+        shlx(a, qword[pointer()], c);
+        break;
+      case 3:
+        pdep(a, b, c);
+        break;
+      case 4:
+        blsr(a, qword[pointer()]);
+        break;
+      default:
+        tzcnt(a, b);
+        lzcnt(b, qword[pointer()]);
         break;
     }
   }

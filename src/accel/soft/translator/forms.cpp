@@ -211,6 +211,14 @@ bool uses_avx_state(const ZydisDecodedInstruction& zy) {
          zy.meta.isa_set != ZYDIS_ISA_SET_BMI2 && !is_special_vex(zy.mnemonic);
 }
 
+bool is_masked_move(const ZydisDecodedInstruction& zy) {
+  for (const ZydisMnemonic masked : {ZYDIS_MNEMONIC_VMASKMOVPS, ZYDIS_MNEMONIC_VMASKMOVPD,
+                                     ZYDIS_MNEMONIC_VPMASKMOVD, ZYDIS_MNEMONIC_VPMASKMOVQ}) {
+    if (zy.mnemonic == masked) return true;
+  }
+  return false;
+}
+
 bool is_aligned_vex(const ZydisDecodedInstruction& zy) {
   return zy.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX1;
 }

@@ -38,6 +38,8 @@ inline bool is_vex(const ZydisDecodedInstruction& zy) {
 }
 // Those with vector registers; so not those of BMI.
 bool uses_avx_state(const ZydisDecodedInstruction& zy);
+// VMASKMOV, VPMASKMOV: access only those elements of their memory operand that a mask chooses.
+bool is_masked_move(const ZydisDecodedInstruction& zy);
 // Memory operands must be aligned to their size.
 bool is_aligned_vex(const ZydisDecodedInstruction& zy);
 

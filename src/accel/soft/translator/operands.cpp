@@ -267,6 +267,7 @@ uint32_t BlockTranslator::new_probe(const Item& item, const Access& access) {
   site.write = access.write;
   site.aligned = access.aligned;
   site.aligned_32 = access.aligned_32;
+  site.masked = is_masked_move(item.zy);
   site.retry = access.start;
   return number;
 }

@@ -123,7 +123,7 @@ const void* Translator::memory_miss(Cpu& cpu, const Site& site) {
   const bool whole = linear % kPageSize + site.size <= kPageSize;
   const bool aligned =
       (!site.aligned || linear % 16 == 0) && (!site.aligned_32 || linear % 32 == 0);
-  if (whole && aligned && fill_fast_tlb(cpu, linear, site.write)) {
+  if (whole && aligned && !site.masked && fill_fast_tlb(cpu, linear, site.write)) {
     ++stats_.tlb_fills;
     // Whatever goes wrong with filling must not keep the vCPU from being stopped.
     if (cpu.attention.load(std::memory_order_relaxed) != 0) {

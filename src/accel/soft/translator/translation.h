@@ -58,8 +58,9 @@ enum class SiteKind : uint8_t {
 struct Site {
   SiteKind kind = SiteKind::Interpret;
   bool write = false;
-  bool aligned = false;   // the access must be, to 16 bytes
+  bool aligned = false;  // the access must be, to 16 bytes
   bool aligned_32 = false;
+  bool masked = false;    // it may leave all of it alone: no accessed or dirty bits on suspicion
   bool group = false;     // Memory: of several instructions; where the probe misses, `next`
                           // is code for them one by one
   bool uses_sse = false;  // of the translation
