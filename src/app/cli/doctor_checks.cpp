@@ -8,6 +8,7 @@
 
 #include <fstream>
 
+#include "accel/soft/host_cpu.h"
 #include "base/error.h"
 #include "base/fd.h"
 
@@ -28,9 +29,9 @@ constexpr CpuFeature kFeatures[] = {
     {"hypervisor", 1, 'c', 31, "this host is itself a virtual machine"},
     {"sse4_2", 1, 'c', 20, "the software engine runs guest SSE on it"},
     {"aes", 1, 'c', 25, "guest AES instructions run as they are"},
-    {"avx2", 7, 'b', 5, "for guests with an AVX2 CPU model"},
-    {"bmi2", 7, 'b', 8, "for the translator to come"},
-    {"fsgsbase", 7, 'b', 0, "for the translator to come"},
+    {"avx2", 7, 'b', 5, "for --cpu x86-64-v3"},
+    {"bmi2", 7, 'b', 8, "for the software engine's translator"},
+    {"fsgsbase", 7, 'b', 0, "for the software engine's translator"},
 };
 
 bool has_feature(const CpuFeature& feature) {
@@ -92,6 +93,23 @@ Check check_landlock() {
           "lsm=landlock,... on the host's kernel command line, for a sandbox around file access"};
 }
 
+// The software engine's CPU models that this host can run.
+Check check_cpu_models() {
+  Check check{"cpu_models", CheckState::Good, {}, {}};
+  for (const std::string_view name : CpuModel::names()) {
+    const auto model = CpuModel::create(name, 1);
+    const std::string lacking = model ? soft::missing_host_features(*model) : std::string();
+    if (lacking.empty()) {
+      if (!check.detail.empty()) check.detail += ", ";
+      check.detail += name;
+    } else {
+      check.state = CheckState::Missing;
+      check.advice = fmt::format("{} needs a host CPU with {}", name, lacking);
+    }
+  }
+  return check;
+}
+
 std::string first_line(const char* path) {
   std::ifstream file(path);
   std::string line;
@@ -151,7 +169,8 @@ std::vector<KvmCapability> kvm_capabilities() {
 }
 
 std::vector<Check> check_host() {
-  return {check_device("vhost_net", "/dev/vhost-net", "vhost_net", "networks without copies"),
+  return {check_cpu_models(),
+          check_device("vhost_net", "/dev/vhost-net", "vhost_net", "networks without copies"),
           check_device("vhost_vsock", "/dev/vhost-vsock", "vhost_vsock", "sockets to the guest"),
           check_device("tun", "/dev/net/tun", "tun", "networks through tap devices"),
           check_io_uring(),

@@ -83,7 +83,9 @@ RunCommand::RunCommand(CLI::App& app) {
                  "How the software engine executes: auto, interpreter, translator (auto is the "
                  "translator where this CPU has BMI2)")
       ->check(CLI::IsMember({"auto", "interpreter", "translator"}));
-  app.add_option("--cpu", cpu_, "CPU model: " + known_cpu_models());
+  app.add_option("--cpu", cpu_,
+                 "CPU model of the software engine: " + known_cpu_models() +
+                     "; x86-64-v3 (AVX2 and the like) needs a host that has it");
   app.add_option("--cpus", cpus_, "Number of virtual CPUs")
       ->check(CLI::Range(1U, kMaxVcpus))
       ->capture_default_str();

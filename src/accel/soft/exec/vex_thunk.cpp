@@ -32,8 +32,8 @@ constexpr uint8_t gpr_at(unsigned i) { return displacement(offsetof(VexOperands,
 static_assert(offsetof(VexOperands, flags) < kMiddle + 128);
 
 // The host's numbers of VexOperands::gpr.
-constexpr uint8_t kGprNumbers[] = {0, 1, 2, 6};
-constexpr uint8_t kRmGpr = 6, kRmVector = 2, kVvvv = 1;
+constexpr unsigned kGprNumbers[] = {0, 1, 2, 6};
+constexpr unsigned kRmGpr = 6, kRmVector = 2, kVvvv = 1;
 
 class Emitter {
  public:
@@ -65,10 +65,10 @@ class Emitter {
   void load_general() {
     put({0x0f, 0xb7, 0x47, displacement(offsetof(VexOperands, flags))});  // movzx eax, word
     put({0x04, 0x7f, 0x9e});  // add al, 0x7f: OF as SETO gave it; sahf
-    for (unsigned i = 0; i < 4; ++i) put({0x48, 0x8b, 0x47U | kGprNumbers[i] << 3U, gpr_at(i)});
+    for (unsigned i = 0; i < 4; ++i) put({0x48, 0x8b, 0x47U | kGprNumbers[i] << 3, gpr_at(i)});
   }
   void store_general() {
-    for (unsigned i = 0; i < 4; ++i) put({0x48, 0x89, 0x47U | kGprNumbers[i] << 3U, gpr_at(i)});
+    for (unsigned i = 0; i < 4; ++i) put({0x48, 0x89, 0x47U | kGprNumbers[i] << 3, gpr_at(i)});
     put({0x9f, 0x0f, 0x90, 0xc0});  // lahf; seto al
     put({0x66, 0x89, 0x47, displacement(offsetof(VexOperands, flags))});
   }
