@@ -166,6 +166,7 @@ Result<void> TapBackend::open_vhost(TapSettings::Vhost wanted) {
   auto vhost = VhostNet::create(std::move(taps));
   if (vhost) {
     vhost_ = std::move(*vhost);
+    log(LogLevel::Info, "{}: with vhost-net", info_.name);
     return {};
   }
   if (wanted == TapSettings::Vhost::On) return fail("vhost=on: {}", vhost.error().message);
