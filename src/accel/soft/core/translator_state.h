@@ -88,6 +88,7 @@ struct alignas(64) TranslatorState {
   uint64_t flush = 0;       // tags begin to repeat: all translations must go
   uint64_t resumed = 0;     // the interpreter came to the end of what it was given
   uint64_t spare = 0;       // scratch of translated code
+  uint64_t kept[8] = {};    // addends that probes left for later accesses (translator/keeps.cpp)
   uint64_t linear = 0;      // of the access whose probe missed
   uint64_t saved[3] = {};   // scratch of the stub that fills the inline TLB
   void* cpu = nullptr;

@@ -117,6 +117,7 @@ void BlockTranslator::emit() {
   }
   translation_.live_body = code_.here();
   plan_groups();
+  plan_keeps();
   for (unsigned i = 0; i < items_.size(); ++i) {
     next_item_is_here();
     emit_item(items_[i]);

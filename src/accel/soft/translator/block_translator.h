@@ -50,7 +50,8 @@ class BlockTranslator {
   // What planning knows of an item's place in a group.
   struct Place {
     uint32_t group = kNone;
-    int32_t disp = 0;  // of its access, from the base at the group's start; no access: unused
+    uint32_t keep = kNone;  // of the access, or of the group that begins here
+    int32_t disp = 0;       // of its access, from the base at the group's start; no access: unused
     bool access = false;
   };
   struct Reach {
@@ -60,7 +61,21 @@ class BlockTranslator {
     bool write = false;
     bool aligned = false;
   };
-  // An access for the inline TLB.
+  // Accesses and groups through one base register, apart from each other, that need one probe: the
+  // addend of the page it found stays in a slot of the CPU's.
+  struct Keep {
+    unsigned lead = 0;          // the item whose probe is made for all
+    int32_t low = 0, high = 0;  // bytes [base + low, base + high), base as before that item
+    bool write = false;
+    unsigned uses = 0;
+    uint8_t slot = 0;
+  };
+  // A group or an access alone.
+  struct Unit {
+    uint8_t base = 0;
+    int32_t low = 0, high = 0;
+    bool write = false;
+  };
   struct Access {
     uint32_t start = 0;  // where the code that makes the address begins
     uint16_t size = 0;
@@ -149,6 +164,13 @@ class BlockTranslator {
   const Place* place_of(const Item& item) const;
   uint32_t group_of(const Item& item) const;
   void emit_ungrouped();
+
+  // keeps (keeps.cpp)
+  void plan_keeps();
+  bool unit_at(unsigned index, Unit& unit) const;
+  static bool keeps_pages(const Item& item);
+  const Keep* keep_of(const Item& item) const;
+  HostMemory kept_access(const Item& item, const Keep& keep, uint8_t base, int32_t disp);
   bool is_in_group(const Item& item) const { return use_groups_ && group_of(item) != kNone; }
   void move_rsp(const Item& item, int by);
   void settle_rsp();
@@ -292,6 +314,7 @@ class BlockTranslator {
   std::vector<Item> items_;
   std::vector<Group> groups_;
   std::vector<Place> places_;  // of each item
+  std::vector<Keep> keeps_;
   bool use_groups_ = true;
   int pending_rsp_ = 0;  // to be added to RSP: inside a group nothing looks at it
   // The guest register that RCX holds a copy of; kInMemory: none. Only from one register-only

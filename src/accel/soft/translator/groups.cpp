@@ -19,11 +19,32 @@ bool is_base_register(ZydisRegister reg) {
   return reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15;
 }
 
-bool is_adjustment(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
-  return (zy.mnemonic == ZYDIS_MNEMONIC_ADD || zy.mnemonic == ZYDIS_MNEMONIC_SUB) &&
-         operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-         operands[0].reg.value == ZYDIS_REGISTER_RSP &&
-         operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+// True when the instruction adds a constant to the 64-bit register.
+bool is_adjustment(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands,
+                   uint8_t base, int64_t& by) {
+  const bool is_base = operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                       operands[0].reg.value == ZYDIS_REGISTER_RAX + base;
+  if (!is_base) return false;
+  switch (static_cast<int>(zy.mnemonic)) {
+    case ZYDIS_MNEMONIC_INC:
+      by = 1;
+      return true;
+    case ZYDIS_MNEMONIC_DEC:
+      by = -1;
+      return true;
+    case ZYDIS_MNEMONIC_ADD:
+      by = operands[1].imm.value.s;
+      return operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case ZYDIS_MNEMONIC_SUB:
+      by = -operands[1].imm.value.s;
+      return operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case ZYDIS_MNEMONIC_LEA:
+      by = operands[1].mem.disp.has_displacement ? operands[1].mem.disp.value : 0;
+      return zy.address_width == 64 && operands[1].mem.base == operands[0].reg.value &&
+             operands[1].mem.index == ZYDIS_REGISTER_NONE;
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -121,14 +142,16 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
 // What the item does to the group's base: false when it changes in an unknown way.
 bool BlockTranslator::follow_base(const Item& item, uint8_t base, int32_t& moved) const {
   if (item.form == Form::Push || item.form == Form::Pop) {
+    if (item.zy.operand_width != 64 && base == kRspNumber) return false;
     if (item.form == Form::Pop && item.insn.dst / 8 == base) return false;
     if (base == kRspNumber) moved += item.form == Form::Push ? -8 : 8;
     return true;
   }
-  if (base == kRspNumber && item.form == Form::Plain && is_adjustment(item.zy, item.operands)) {
-    const int64_t by = item.operands[1].imm.value.s;
+  int64_t by = 0;
+  if ((item.form == Form::Plain || item.form == Form::Lea) &&
+      is_adjustment(item.zy, item.operands, base, by)) {
     if (by < -kMaxDisp || by > kMaxDisp) return false;
-    moved += static_cast<int32_t>(item.zy.mnemonic == ZYDIS_MNEMONIC_ADD ? by : -by);
+    moved += static_cast<int32_t>(by);
     return moved > -kMaxDisp && moved < kMaxDisp;
   }
   for (unsigned i = 0; i < item.zy.operand_count; ++i) {
@@ -229,6 +252,11 @@ HostMemory BlockTranslator::group_access(const Item& item) {
   if (group.site == kNone) {
     const uint32_t start = code_.here();
     const uint8_t home = kHostRegister[group.base];
+    if (const Keep* keep = keep_of(items_[group.first])) {
+      group.site = kKeptSite;
+      combine(kept_access(item, *keep, home, group.low));
+      return {kAddress, kNoIndex, place.disp - group.low};
+    }
     const auto size = static_cast<uint16_t>(group.high - group.low);
     const Access access{start, size, group.write, group.aligned};
     group.site = static_cast<uint32_t>(translator_.sites_.size());
@@ -290,6 +318,7 @@ bool BlockTranslator::uses_rsp(const Item& item) const {
 void BlockTranslator::emit_ungrouped() {
   use_groups_ = false;
   for (const Group& group : groups_) {
+    if (group.site == kKeptSite) continue;
     translator_.sites_[group.site].next = code_.here();
     for (unsigned i = group.first; i <= group.last; ++i) {
       next_item_is_here();

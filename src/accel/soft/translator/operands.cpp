@@ -366,9 +366,10 @@ HostMemory BlockTranslator::probe_operand(const Item& item, const ZydisDecodedOp
                       must_be_aligned_32(item.zy, memory)};
   if (is_base_only(item, memory)) {
     const auto& mem = memory.mem;
-    const int64_t disp = mem.disp.has_displacement ? mem.disp.value : 0;
-    return probe_base(item, access, kHostRegister[guest_number(mem.base)],
-                      static_cast<int32_t>(disp));
+    const auto disp = static_cast<int32_t>(mem.disp.has_displacement ? mem.disp.value : 0);
+    const uint8_t home = kHostRegister[guest_number(mem.base)];
+    if (const Keep* keep = keep_of(item)) return kept_access(item, *keep, home, disp);
+    return probe_base(item, access, home, disp);
   }
   uint64_t linear = 0;
   HostMemory constant;
@@ -384,6 +385,9 @@ HostMemory BlockTranslator::probe_stack(const Item& item, uint8_t base, int32_t 
   if (place_of(item) != nullptr) return group_access(item);
   const auto size = static_cast<uint16_t>(stack_bytes());
   const Access access{code_.here(), size, write, false};
+  if (const Keep* keep = keep_of(item)) {
+    return kept_access(item, *keep, kHostRegister[base], offset);
+  }
   if (!is_code32()) return probe_base(item, access, kHostRegister[base], offset);
   code_.lea(Reg32(kAddress), code_.ptr[Reg64(kHostRegister[base]) + offset]);
   return probe(item, access);

@@ -1,4 +1,6 @@
 // Running translated code, and what it asks of C++.
+#include <x86intrin.h>
+
 #include <atomic>
 
 #include "accel/soft/cache/bind.h"
@@ -132,8 +134,28 @@ const void* Translator::memory_miss(Cpu& cpu, const Site& site) {
     }
     return resume(cpu, site, site.retry);
   }
+  if (site.keep) return leave_kept(cpu, site, whole);
   if (site.group) return resume(cpu, site, site.next);
   return interpret(cpu, site);
+}
+
+// The later accesses have nothing to go by: the interpreter does the rest of the block. Code for
+// which that comes too often is translated anew, without keeps.
+const void* Translator::leave_kept(Cpu& cpu, const Site& site, bool whole) {
+  constexpr uint32_t kTooMany = 32;
+  constexpr uint64_t kTooSoon = kTooMany * 150'000;  // cycles
+  ++stats_.keep_misses;
+  cpu.rip = site.linear + site.insn.start;
+  interpret_block_ = true;
+  if (whole) return nullptr;  // a page fault, or a device
+  Translation& translation = translations_[site.translation];
+  if (translation.keep_misses++ == 0) translation.keep_misses_since = __rdtsc();
+  if (translation.keep_misses < kTooMany) return nullptr;
+  translation.keep_misses = 0;
+  if (__rdtsc() - translation.keep_misses_since > kTooSoon) return nullptr;
+  without_keeps_.insert(translation.gpa);
+  kill(translation);
+  return nullptr;
 }
 
 const void* Translator::interpret(Cpu& cpu, const Site& site) {

@@ -10,6 +10,7 @@
 namespace trapeze::soft {
 
 inline constexpr uint32_t kNone = ~uint32_t{0};
+inline constexpr uint32_t kKeptSite = kNone - 1;  // of a group: the probe is a keep's
 
 // A translated block. The same guest bytes at another linear address, or for another FastTable, are
 // another translation, so addresses and tables are constants in its code.
@@ -31,6 +32,8 @@ struct Translation {
   bool dead = false;  // its bytes have changed
   bool uses_sse = false;
   bool uses_avx = false;  // then uses_sse, too
+  uint32_t keep_misses = 0;  // since `keep_misses_since`, a time stamp
+  uint64_t keep_misses_since = 0;
 };
 
 // A direct way out of a translation. Until it is linked its jump leads to a piece of code that
@@ -63,6 +66,8 @@ struct Site {
   bool masked = false;    // it may leave all of it alone: no accessed or dirty bits on suspicion
   bool group = false;     // Memory: of several instructions; where the probe misses, `next`
                           // is code for them one by one
+  bool keep = false;      // Memory: for later instructions, too; where it misses, the interpreter
+                          // goes on with the block
   bool uses_sse = false;  // of the translation
   bool uses_avx = false;
   uint16_t size = 0;
@@ -85,6 +90,7 @@ struct TranslatorStats {
   uint64_t tlb_misses = 0;   // of the inline TLB
   uint64_t tlb_fills = 0;    // those that the tables could serve
   uint64_t interpreted = 0;  // instructions that translated code left to the interpreter
+  uint64_t keep_misses = 0;  // blocks left to it because a kept page did not do for all
   uint64_t flushes = 0;      // the buffer was full, or everything was written to
   uint64_t dropped = 0;      // translations dropped because their bytes changed
 };

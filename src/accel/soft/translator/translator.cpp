@@ -265,6 +265,7 @@ void Translator::flush(Cpu& cpu) {
   by_address_.clear();
   by_entry_.clear();
   by_page_.clear();
+  without_keeps_.clear();
   clear_jumps(cpu.translator.tables->jumps);
   returns_.reset(cpu.translator, address(stubs_.bottom));
   code_.restart(code_start_);

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "accel/soft/cache/block_cache.h"
@@ -86,6 +87,7 @@ class Translator final : public CodeListener {
   static const void* slow_entry(void* cpu, uint64_t site);
   const void* slow(Cpu& cpu, const Site& site);
   const void* memory_miss(Cpu& cpu, const Site& site);
+  const void* leave_kept(Cpu& cpu, const Site& site, bool whole);
   const void* interpret(Cpu& cpu, const Site& site);
   const void* resume(Cpu& cpu, const Site& site, uint32_t offset);
 
@@ -121,6 +123,7 @@ class Translator final : public CodeListener {
   std::unordered_map<uint64_t, uint32_t> by_address_;            // gpa to a chain
   std::unordered_map<uint32_t, uint32_t> by_entry_;              // code offset
   std::unordered_map<uint64_t, std::vector<uint32_t>> by_page_;  // page number
+  std::unordered_set<uint64_t> without_keeps_;                   // gpa: kept pages seldom do there
   TranslatorStats stats_;
 };
 
