@@ -10,6 +10,8 @@
 namespace trapeze {
 namespace {
 
+constexpr uint64_t kHugePageSize = 2 * MiB;
+
 // As long as the guest's address space; holes cost nothing.
 Result<Fd> create_shared_file(uint64_t size_bytes) {
   Fd file(::memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -37,21 +39,30 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const GpaRang
     CHECK(range.start.raw() % kPageSize == 0 && range.size % kPageSize == 0);
     previous_end = range.end();
   }
-  const uint64_t mapped_bytes = std::max(previous_end, top).raw() + 2 * kGuardBytes;
+  const uint64_t mapped_bytes =
+      std::max(previous_end, top).raw() + 2 * kGuardBytes + kHugePageSize;
   Mapping mapping = TRY(Mapping::create(
       mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
   Fd file;
   if (backing == Backing::Shared) file = TRY(create_shared_file(previous_end.raw()));
   for (const GpaRange& range : ram) {
-    std::byte* const start = mapping.data() + kGuardBytes + range.start.raw();
+    std::byte* const start = base_of(mapping) + range.start.raw();
     if (!make_accessible(start, range, file)) {
       return fail_errno("cannot make {} bytes of guest memory accessible", range.size);
     }
   }
   // Guest RAM in a core dump would be huge, and is not ours to show.
   ::madvise(mapping.data(), mapping.size(), MADV_DONTDUMP);
+  // Fewer page walks, on hardware in two dimensions. A host that has none to give does without.
+  if (backing == Backing::Private) ::madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
   return std::unique_ptr<GuestMemory>(
       new GuestMemory({ram.begin(), ram.end()}, std::move(mapping), std::move(file)));
+}
+
+// Huge pages want guest physical and host addresses to be alike, modulo their size.
+std::byte* GuestMemory::base_of(const Mapping& mapping) {
+  const auto start = reinterpret_cast<uintptr_t>(mapping.data());
+  return mapping.data() + (align_up(start + kGuardBytes, kHugePageSize) - start);
 }
 
 uint64_t GuestMemory::size_bytes() const {
@@ -69,7 +80,7 @@ uint64_t GuestMemory::file_bytes() const {
 Result<void> GuestMemory::add_file(GpaRange range, const Fd& file, FileSharing sharing) {
   CHECK(range.start >= top() && range.size > 0);
   CHECK(range.start.raw() % kPageSize == 0 && range.size % kPageSize == 0);
-  CHECK(range.end().raw() + 2 * kGuardBytes <= mapping_.size());
+  CHECK(range.end().raw() + 2 * kGuardBytes + kHugePageSize <= mapping_.size());
   const int flags = sharing == FileSharing::Shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
   std::byte* const to = host_base() + range.start.raw();
   if (::mmap(to, range.size, PROT_READ | PROT_WRITE, MAP_FIXED | flags, file.get(), 0) ==
@@ -138,6 +149,7 @@ bool GuestMemory::give_back(GpaRange range) {
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     if (fresh == MAP_FAILED) return false;
     ::madvise(start, range.size, MADV_DONTDUMP);
+    ::madvise(start, range.size, MADV_HUGEPAGE);
   } else if (::madvise(start, range.size, file_.is_open() ? MADV_REMOVE : MADV_DONTNEED) != 0) {
     return false;
   }

@@ -34,7 +34,7 @@ class WriteObserver {
 class GuestMemory {
  public:
   // RAM at the given ranges: page-aligned, ascending, not overlapping. Untouched memory costs
-  // nothing.
+  // nothing. Private RAM asks for transparent huge pages, aligned in the guest as in the host.
   // Files may be added up to `top`.
   // Shared: other processes can be given it (shared_file()); costs huge pages and map_file().
   enum class Backing : uint8_t { Private, Shared };
@@ -64,7 +64,7 @@ class GuestMemory {
   // Host address of [gpa, gpa+len) when all of it is memory of one region, else nullptr.
   std::byte* host(Gpa gpa, uint64_t len) const;
   // Address that guest physical address 0 has, or would have, in this process.
-  std::byte* host_base() const { return mapping_.data() + kGuardBytes; }
+  std::byte* host_base() const { return base_of(mapping_); }
   // Inaccessible, below host_base() and above end().
   static constexpr size_t kGuardBytes = size_t{2} << 30;
 
@@ -119,6 +119,7 @@ class GuestMemory {
   }
 
  private:
+  static std::byte* base_of(const Mapping& mapping);
   GuestMemory(std::vector<GpaRange> ram, Mapping mapping, Fd file)
       : regions_(std::move(ram)),
         ram_count_(regions_.size()),

@@ -1,11 +1,15 @@
 #include "memory/guest_memory.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <array>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <vector>
 
 #include "base/units.h"
@@ -34,6 +38,19 @@ TEST(GuestMemory, access_outside_ram_is_refused) {
   EXPECT_EQ(memory->host(Gpa{~uint64_t{0}}, 2), nullptr);
   EXPECT_EQ(memory->host(Gpa{64 * KiB}, ~uint64_t{0}), nullptr);
   EXPECT_FALSE(memory->store<uint64_t>(Gpa{80 * KiB - 4}, 1));
+}
+
+TEST(GuestMemory, private_ram_is_fit_for_huge_pages) {
+  const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, 4 * MiB}};
+  const auto memory = GuestMemory::create(ram).value();
+  const auto start = reinterpret_cast<uintptr_t>(memory->host_base());
+  EXPECT_EQ(start % (2 * MiB), 0U);
+  std::ifstream smaps("/proc/self/smaps");
+  const std::string all{std::istreambuf_iterator<char>(smaps), {}};
+  const size_t at = all.find(fmt::format("\n{:x}-", start));
+  ASSERT_NE(at, std::string::npos);
+  const size_t flags = all.find("VmFlags:", at);
+  EXPECT_NE(all.substr(flags, all.find('\n', flags) - flags).find(" hg"), std::string::npos);
 }
 
 // An empty span may have no address, which memcpy must not see (UBSan).
