@@ -115,6 +115,15 @@ class Assembler : public Xbyak::CodeGenerator {
     pdep(to, from, at(mask_offset));
   }
 
+  // Pads so that the jump of `bytes` bytes that comes next neither crosses nor ends at a 32-byte
+  // boundary, where CPUs of the Skylake family decode it anew each time ("Mitigations for Jump
+  // Conditional Code Erratum", Intel 2019): a loop may take twice as long then.
+  void keep_in_line(unsigned bytes) {
+    const unsigned at = here() % kLine;
+    if (pads_jumps_ && at + bytes >= kLine) nop(kLine - at);
+  }
+  void pad_jumps(bool on) { pads_jumps_ = on; }
+
   // --- jumps with a 32-bit displacement, filled in later; they give its position
   uint32_t jump() {
     db(0xe9);
@@ -158,6 +167,8 @@ class Assembler : public Xbyak::CodeGenerator {
   void encode_vex_slot(const VexBytes& vex, size_t offset);
 
  private:
+  static constexpr unsigned kLine = 32;
+
   uint32_t placeholder() {
     dd(0);
     return here() - 4;
@@ -169,6 +180,8 @@ class Assembler : public Xbyak::CodeGenerator {
   // ModRM, SIB and displacement.
   void memory_operand(uint8_t reg, const HostMemory& memory);
   void slot_operand(uint8_t reg, size_t offset);
+
+  bool pads_jumps_ = false;
 };
 
 }  // namespace trapeze::soft

@@ -12,6 +12,8 @@ namespace regs = Xbyak::util;
 
 namespace {
 
+constexpr unsigned kJrcxzBytes = 2, kJumpBytes = 5, kJumpIfBytes = 6, kIndirectBytes = 8;
+
 bool is_canonical48(uint64_t linear) {
   return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
 }
@@ -33,6 +35,7 @@ void BlockTranslator::check_attention(const Item& item) {
 
 // JRCXZ reaches 127 bytes, so its target comes behind the next jump that is always taken.
 void BlockTranslator::jump_to_island_if_rcx_zero(uint32_t site) {
+  code_.keep_in_line(kJrcxzBytes);
   code_.db(0xe3);
   code_.db(0);
   islands_.push_back({code_.here() - 1, site});
@@ -41,7 +44,7 @@ void BlockTranslator::jump_to_island_if_rcx_zero(uint32_t site) {
 // Goes on when RCX is 0, else at the place it gives, which is yet to be filled in. The islands must
 // be emitted right behind.
 uint32_t BlockTranslator::go_on_if_rcx_zero() {
-  constexpr size_t kJumpBytes = 5;
+  code_.keep_in_line(kJrcxzBytes);
   code_.db(0xe3);
   code_.db(static_cast<int>(kJumpBytes * (1 + islands_.size())));
   return code_.jump();
@@ -76,11 +79,13 @@ uint32_t BlockTranslator::new_exit(uint64_t target, bool after_call) {
 void BlockTranslator::emit_landing(const Item& item) {
   code_.lea(regs::rsp, code_.ptr[regs::rsp + 8]);
   const uint32_t exit = new_exit(next_rip_of(item), true);
+  code_.keep_in_line(kJumpBytes);
   cold_exits_.push_back({code_.jump(), exit});
 }
 
 void BlockTranslator::emit_exit(uint64_t target) {
   const uint32_t exit = new_exit(target);
+  code_.keep_in_line(kJumpBytes);
   cold_exits_.push_back({code_.jump(), exit});
 }
 
@@ -92,6 +97,7 @@ void BlockTranslator::emit_jump_if(const Item& item) {
   }
   if (target <= rip_of(item)) check_attention(item);
   const uint32_t exit = new_exit(target);
+  code_.keep_in_line(kJumpIfBytes);
   cold_exits_.push_back({code_.jump_if(item.zy.opcode & 15U), exit});
   if (&item == &items_.back()) emit_exit(next_rip_of(item));
 }
@@ -149,6 +155,7 @@ void BlockTranslator::compare_with_jump_table() {
 // To where the jump table has R11.
 void BlockTranslator::jump_by_table() {
   emit_jump_index();
+  code_.keep_in_line(kIndirectBytes);
   code_.jmp(code_.element(Reg64(kScratch), tables_.jumps.code));
 }
 
@@ -164,6 +171,7 @@ bool BlockTranslator::emit_call(const Item& item) {
     check_return_stack(item);
     push_return_address(item);
     const uint32_t exit = new_exit(target);
+    code_.keep_in_line(kJumpBytes);
     cold_exits_.push_back({code_.call(), exit});
     emit_landing(item);
     return true;
@@ -176,6 +184,7 @@ bool BlockTranslator::emit_call(const Item& item) {
   code_.store(TRAPEZE_STATE(spare), Reg64(kScratch));
   check_return_stack(item);
   push_return_address(item);
+  code_.keep_in_line(kIndirectBytes);
   code_.call_state(TRAPEZE_STATE(spare));
   emit_landing(item);
   return true;
@@ -209,6 +218,7 @@ bool BlockTranslator::emit_return(const Item& item) {
   cold_returns_.push_back({go_on_if_rcx_zero(), site, bytes});
   emit_islands();
   add_to_rsp(bytes);
+  code_.keep_in_line(1);
   code_.ret();
   return true;
 }

@@ -11,6 +11,22 @@
 
 namespace trapeze::soft {
 
+namespace {
+
+// The CPUs with Intel's erratum about jumps at the end of a line; see Assembler::keep_in_line().
+bool host_wants_padded_jumps() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  __get_cpuid(0, &eax, &ebx, &ecx, &edx);
+  if (ebx != 0x756e6547) return false;  // "Genu"
+  __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+  if (((eax >> 8) & 15) != 6) return false;
+  constexpr unsigned kModels[] = {0x4e, 0x5e, 0x55, 0x8e, 0x9e, 0xa5, 0xa6, 0xae};
+  const unsigned model = ((eax >> 4) & 15) | ((eax >> 12) & 0xf0);
+  return std::find(std::begin(kModels), std::end(kModels), model) != std::end(kModels);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Translator>> Translator::create(Cpu& cpu, BlockCache& blocks,
                                                        const CpuModel& model) {
   auto buffer = TRY(CodeBuffer::create(kBufferBytes));
@@ -31,6 +47,8 @@ Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, Code
       returns_(std::move(returns)),
       code_({buffer_.write_base(), buffer_.size()}) {
   stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables, model.has(Feature::Avx));
+  stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables);
+  code_.pad_jumps(host_wants_padded_jumps());
   CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
   code_start_ = code_.here();
   returns_.reset(cpu.translator, address(stubs_.bottom));

@@ -58,6 +58,9 @@ class Translator final : public CodeListener {
   // translated, or (returns true) at one that must be interpreted now.
   bool run(Cpu& cpu, const void* code);
 
+  // Whether jumps are kept off the ends of 32-byte lines; as the host's CPU wants it by default.
+  void pad_jumps(bool on) { code_.pad_jumps(on); }
+
   // CodeListener
   void page_dropped(uint64_t page) override;
   void everything_dropped() override;
