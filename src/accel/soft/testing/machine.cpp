@@ -174,6 +174,8 @@ void TestMachine::use_translator() {
   parts.translator->set_threshold(0);
 }
 
+Translator& TestMachine::translator() { return *parts_->translator; }
+
 void TestMachine::translate_here() {
   Block* const block = parts_->blocks->find(parts_->cpu, nullptr);
   CHECK(block != nullptr && parts_->translator->enter_point(parts_->cpu, *block) != nullptr);

@@ -22,6 +22,8 @@
 
 namespace trapeze::soft {
 
+class Translator;
+
 enum class TestMode : uint8_t { Long64, Protected32, Real16 };
 
 class TestMachine {
@@ -38,6 +40,7 @@ class TestMachine {
 
   // From now on all that can be translated is, from its first run.
   void use_translator();
+  Translator& translator();
   // Translates what is at RIP without running it.
   void translate_here();
   // What the translator has emitted, as text (listing.h).

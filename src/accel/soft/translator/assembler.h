@@ -28,6 +28,7 @@ inline constexpr uint8_t kScratch = 1;   // RCX: JRCXZ tests it and leaves the f
 inline constexpr uint8_t kAddress = 11;  // R11
 
 inline constexpr uint8_t kNoIndex = 0xff;
+inline constexpr unsigned kJumpBytes = 5;  // with a 32-bit displacement
 
 // A memory operand of host code: [base + index + disp].
 struct HostMemory {

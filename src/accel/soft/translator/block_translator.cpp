@@ -207,6 +207,7 @@ void BlockTranslator::emit_item(const Item& item) {
 }
 
 void BlockTranslator::emit_interpret(const Item& item) {
+  code_.keep_in_line(kJumpBytes);
   cold(code_.jump(), new_site(item, SiteKind::Interpret), {});
 }
 

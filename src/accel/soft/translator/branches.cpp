@@ -12,7 +12,7 @@ namespace regs = Xbyak::util;
 
 namespace {
 
-constexpr unsigned kJrcxzBytes = 2, kJumpBytes = 5, kJumpIfBytes = 6, kIndirectBytes = 8;
+constexpr unsigned kJrcxzBytes = 2, kJumpIfBytes = 6, kIndirectBytes = 8;
 
 bool is_canonical48(uint64_t linear) {
   return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;

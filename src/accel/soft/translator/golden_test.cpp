@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "accel/soft/testing/machine.h"
+#include "accel/soft/translator/translator.h"
 
 namespace trapeze::soft {
 namespace {
@@ -93,6 +94,7 @@ const Snippet kSnippetsOfLevel3[] = {
 std::string emit(const Snippet& snippet, const char* model) {
   TestMachine machine(TestMode::Long64, model);
   machine.use_translator();
+  machine.translator().pad_jumps(false);  // whatever this CPU wants
   std::vector<uint8_t> bytes = snippet.bytes;
   bytes.insert(bytes.end(), {0xeb, 0x00});  // a jump ends the translation
   machine.code(std::span(bytes));

@@ -1,6 +1,8 @@
-// What the differential tests cannot reach: code on several pages.
+// What the differential tests cannot reach, or reach by chance only: code and data on several
+// pages, and where jumps lie.
 #include "accel/soft/translator/translator.h"
 
+#include <Zydis/Zydis.h>
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -33,6 +35,115 @@ TEST(Translator, instruction_on_two_pages) {
   EXPECT_EQ(machine.cpu().gpr[kRdi], 1U);
   EXPECT_EQ(machine.cpu().gpr[kRsi], 3U);
   EXPECT_EQ(machine.cpu().gpr[10], 0x2d2d'2d2d'2d2d'2d2dU);
+}
+
+// Accesses through RBX with others between them, so that no group holds them:
+// mov rax,[rbx]; mov rcx,[rsi]; mov rdx,[rbx+20h]; mov [rbx+28h],rcx; mov rbp,[rsi]; mov
+// r8,[rbx+28h]
+const std::vector<uint8_t> kAccesses = {
+    0x48, 0x8b, 0x03, 0x48, 0x8b, 0x0e, 0x48, 0x8b, 0x53, 0x20, 0x48,
+    0x89, 0x4b, 0x28, 0x48, 0x8b, 0x2e, 0x4c, 0x8b, 0x43, 0x28,
+};
+
+struct Accesses {
+  TestMachine machine;
+  Accesses() { machine.use_translator(); }
+  void run(uint64_t rbx, int times) {
+    machine.cpu().gpr[kRbx] = rbx;
+    machine.cpu().gpr[kRsi] = TestMachine::kData + 0x3000;
+    machine.memory().store<uint64_t>(Gpa{rbx}, 11);
+    machine.memory().store<uint64_t>(Gpa{rbx + 0x20}, 22);
+    machine.memory().store<uint64_t>(Gpa{TestMachine::kData + 0x3000}, 33);
+    run_at(machine, TestMachine::kCode, kAccesses, times);
+    EXPECT_EQ(machine.cpu().gpr[kRax], 11U);
+    EXPECT_EQ(machine.cpu().gpr[kRdx], 22U);
+    EXPECT_EQ(machine.cpu().gpr[8], 33U);
+    EXPECT_EQ(machine.memory().load<uint64_t>(Gpa{rbx + 0x28}), 33U);
+  }
+};
+
+TEST(Translator, what_a_probe_found_serves_later_accesses) {
+  Accesses accesses;
+  accesses.run(TestMachine::kData, 2);
+  EXPECT_EQ(accesses.machine.translator().stats().keep_misses, 0U);
+}
+
+TEST(Translator, kept_page_that_does_not_hold_all_accesses_is_left_to_the_interpreter) {
+  for (const uint64_t last : {0x22, 0x28, 0x2c}) {  // bytes on the first page
+    Accesses accesses;
+    accesses.run(TestMachine::kData + kPageSize - last, 4);
+    EXPECT_EQ(accesses.machine.translator().stats().keep_misses, 4U) << last;
+  }
+}
+
+TEST(Translator, code_whose_kept_pages_seldom_do_is_translated_without) {
+  Accesses accesses;
+  constexpr int kTimes = 5000;
+  accesses.run(TestMachine::kData + kPageSize - 0x28, kTimes);
+  EXPECT_LT(accesses.machine.translator().stats().keep_misses, uint64_t{kTimes});
+}
+
+TEST(Translator, write_through_a_page_kept_for_reading_is_probed_anew) {
+  Accesses accesses;
+  accesses.run(TestMachine::kData, 1);
+  // The first access through RBX is a read; the write needs the right to write.
+  const std::string code = accesses.machine.emitted_code();
+  EXPECT_NE(code.find("write_tags"), std::string::npos) << code;
+}
+
+bool is_jump(const ZydisDecodedInstruction& insn) {
+  return insn.meta.category == ZYDIS_CATEGORY_COND_BR ||
+         insn.meta.category == ZYDIS_CATEGORY_CALL || insn.meta.category == ZYDIS_CATEGORY_RET ||
+         insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR;
+}
+
+// Behind a JRCXZ there are jumps that run seldom.
+void expect_jumps_in_lines(std::span<const std::byte> code) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  ZydisMnemonic before = ZYDIS_MNEMONIC_INVALID;
+  for (size_t at = 0; at < code.size();) {
+    ZydisDecodedInstruction insn;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data() + at,
+                                                    code.size() - at, &insn))) {
+      return;
+    }
+    const auto in_line = reinterpret_cast<uintptr_t>(code.data() + at) % 32;
+    const bool cold = insn.mnemonic == ZYDIS_MNEMONIC_JMP &&
+                      (before == ZYDIS_MNEMONIC_JRCXZ || before == ZYDIS_MNEMONIC_JMP);
+    if (is_jump(insn) && !cold) {
+      EXPECT_LT(in_line + insn.length, 32U)
+          << ZydisMnemonicGetString(insn.mnemonic) << " at " << at;
+    }
+    before = insn.mnemonic;
+    at += insn.length;
+  }
+}
+
+TEST(Translator, padded_jumps_stay_within_a_line) {
+  const std::vector<uint8_t> kEnds[] = {
+      {0xe8, 0, 0, 0, 0},              // call
+      {0xff, 0xd0},                    // call rax
+      {0xff, 0x63, 0x08},              // jmp [rbx+8]
+      {0xc3},                          // ret
+      {0x48, 0xff, 0xc8, 0x75, 0xfb},  // dec rax; jnz back
+      {0x85, 0xc0, 0x74, 0x10},        // test eax, eax; jz
+      {0xeb, 0x10},                    // jmp
+  };
+  for (const auto& end : kEnds) {
+    for (unsigned pushes = 0; pushes < 32; ++pushes) {
+      TestMachine machine;
+      machine.use_translator();
+      machine.translator().pad_jumps(true);
+      std::vector<uint8_t> code(pushes, 0x53);
+      code.insert(code.end(), {0x8b, 0x06});  // mov eax, [rsi]
+      code.insert(code.end(), end.begin(), end.end());
+      machine.code(std::span(code));
+      machine.translate_here();
+      for (const auto& emitted : machine.translator().emitted())
+        expect_jumps_in_lines(emitted.code);
+    }
+  }
 }
 
 }  // namespace
