@@ -201,13 +201,15 @@ void BlockTranslator::emit_item(const Item& item) {
       done = emit_read_segment(item);
       break;
   }
-  if (!done) emit_interpret(item);
-  if (!done) cached_ = kInMemory;
+  if (!done) {
+    code_.keep_in_line(kJumpBytes);
+    emit_interpret(item);
+    cached_ = kInMemory;
+  }
   emit_islands();
 }
 
 void BlockTranslator::emit_interpret(const Item& item) {
-  code_.keep_in_line(kJumpBytes);
   cold(code_.jump(), new_site(item, SiteKind::Interpret), {});
 }
 

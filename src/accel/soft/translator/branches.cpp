@@ -190,14 +190,15 @@ bool BlockTranslator::emit_call(const Item& item) {
   return true;
 }
 
-// To the guest's stack and to the return stack.
+// To the guest's stack and, inverted for the comparison, to the return stack.
 void BlockTranslator::push_return_address(const Item& item) {
   const uint64_t address = next_rip_of(item);
   const bool is_short = push_constant(item, address);
   settle_rsp();
   if (is_short) {
-    code_.push(static_cast<uint32_t>(address));
+    code_.push(static_cast<uint32_t>(~address));
   } else {
+    code_.not_(Reg64(kScratch));
     code_.push(Reg64(kScratch));
   }
 }
@@ -209,7 +210,6 @@ bool BlockTranslator::emit_return(const Item& item) {
   const HostMemory memory = probe_stack(item, kRspNumber, 0, false);
   code_.mov(stack_register(kAddress), code_.ptr[host(memory)]);
   code_.mov(scratch, code_.ptr[regs::rsp + 8]);
-  code_.not_(scratch);
   code_.lea(scratch, code_.ptr[address + scratch + 1]);
   const bool has_count = item.zy.operand_count_visible != 0;
   const int bytes =

@@ -5,7 +5,7 @@
 // the one on top, and returns: the host predicts it as it predicts its own. Where they differ (the
 // guest switched stacks, or never returned) the frame is popped and the jump table used.
 //
-// A frame is 16 bytes: the host's return address, and the guest's above it. The stack pointer's low
+// A frame is 16 bytes: the host's return address, and the guest's above it, inverted. The stack pointer's low
 // 16 bits are 0 where it is full, and where one frame too many was popped.
 #pragma once
 

@@ -47,7 +47,6 @@ Translator::Translator(Cpu& cpu, BlockCache& blocks, const CpuModel& model, Code
       returns_(std::move(returns)),
       code_({buffer_.write_base(), buffer_.size()}) {
   stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables, model.has(Feature::Avx));
-  stubs_ = emit_stubs(code_, buffer_.exec_base(), *cpu.translator.tables);
   code_.pad_jumps(host_wants_padded_jumps());
   CHECK(Xbyak::GetError() == Xbyak::ERR_NONE);
   code_start_ = code_.here();
