@@ -274,6 +274,14 @@ class ProcessTest(unittest.TestCase):
         self.assertEqual(after.guest - before.guest, 10 * mmap.PAGESIZE)
         self.assertEqual(sum(size for size, _ in after.parts), after.beyond_guest)
 
+    def test_guest_memory_may_lie_in_several_mappings(self):
+        guard, low, kernel, high, other = found = [
+            process.Mapping(0x1000, 0x1000, ""), process.Mapping(0x2000, 0x3000, ""),
+            process.Mapping(0x5000, 0x1000, "/kit/vmlinux"), process.Mapping(0x6000, 0x4000, ""),
+            process.Mapping(0xb000, 0x8000, "")]
+        self.assertEqual(list(process.adjacent(found, 0x8000)), [[low, kernel, high], [other]])
+        self.assertEqual(list(process.adjacent(found, 0x9000)), [[guard, low, kernel, high]])
+
     def test_without_such_a_mapping_nothing_is_guessed(self):
         with self.assertRaises(LookupError):
             process.memory(os.getpid(), self.SIZE + mmap.PAGESIZE)

@@ -44,17 +44,30 @@ class Memory:
         return self.resident - self.guest
 
 
+def adjacent(found, wanted_bytes):
+    """Each run of adjacent mappings of that size that begins with an anonymous one."""
+    for first, mapping in enumerate(found):
+        size, end = 0, mapping.start
+        for last in range(first, len(found)):
+            if found[last].start != end or size >= wanted_bytes:
+                break
+            size, end = size + found[last].size, end + found[last].size
+            if size == wanted_bytes and not mapping.name.startswith("/"):
+                yield found[first:last + 1]
+
+
 def memory(pid, guest_bytes):
-    """Tells guest RAM by its size: the anonymous mapping of exactly that many bytes."""
+    """Tells guest RAM by its size: mappings without a gap that together have exactly that many
+    bytes, for files of the kit may be mapped into it."""
     found = mappings(pid)
-    ram = [m for m in found if m.size == guest_bytes and not m.name.startswith("/")]
-    if len(ram) != 1:
-        raise LookupError(f"{len(ram)} mappings have the size of guest memory, expected one")
+    runs = list(adjacent(found, guest_bytes))
+    if len(runs) != 1:
+        raise LookupError(f"{len(runs)} mappings have the size of guest memory, expected one")
     parts = {}
     for mapping in found:
-        if mapping is ram[0]:
+        if mapping in runs[0]:
             continue
         name = mapping.name or f"anonymous, {mapping.size >> 10} KiB at {mapping.start:#x}"
         parts[name] = parts.get(name, 0) + mapping.resident
-    return Memory(sum(m.resident for m in found), ram[0].resident,
+    return Memory(sum(m.resident for m in found), sum(m.resident for m in runs[0]),
                   sorted(((size, name) for name, size in parts.items()), reverse=True))

@@ -336,7 +336,6 @@ class RootImage(DiskCase):
 
     def test_what_is_no_root(self):
         self.expect_own_error(self.run_root(self.image(), "true"), "disk.img", "file system")
-        self.expect_own_error(self.run_root(self.folder, "true"), self.folder, "folder")
         self.expect_own_error(self.run_root("/nowhere", "true"), "/nowhere", "No such file")
         partitions = self.image("mbr", content=bytes(510) + b"\x55\xaa")
         self.expect_own_error(self.run_root(partitions, "true"), "partitions")
