@@ -103,6 +103,7 @@ struct alignas(64) TranslatorState {
   uint32_t filled[kFastTables] = {};   // used of FastTlb::filled
 
   // Where the CPU model has AVX.
+  uint64_t unaligned_mask_32 = 31;
   uint64_t aligned_page_mask_32 = ~uint64_t{kPageSize - 1} | 31;
   uint64_t avx_absent = 1;  // 0: as sse_absent, and the guest may use AVX
 };

@@ -30,6 +30,7 @@ constexpr Name kState[] = {
     STATE(page_mask),
     STATE(aligned_page_mask),
     STATE(aligned_page_mask_32),
+    STATE(unaligned_mask_32),
     STATE(avx_absent),
     STATE(unaligned_mask),
     STATE(bit_masks[0]),

@@ -42,7 +42,8 @@ class BlockTranslator {
     uint8_t base = 0;              // guest register
     int32_t low = 0, high = 0;     // bytes [base + low, base + high), base as before the first item
     bool write = false;
-    bool aligned = false;  // some accesses must be: `alignment` is the place of one
+    bool aligned = false;     // some accesses must be: `alignment` is the place of one
+    bool aligned_32 = false;  // some to 32 bytes, and it is the place of one of these
     int32_t alignment = 0;
     uint32_t site = kNone;
     uint32_t after = kNone;  // where the last item's code ends
@@ -60,6 +61,7 @@ class BlockTranslator {
     unsigned size = 0;
     bool write = false;
     bool aligned = false;
+    bool aligned_32 = false;  // then aligned, too
   };
   // Accesses and groups through one base register, apart from each other, that need one probe: the
   // addend of the page it found stays in a slot of the CPU's.
@@ -81,7 +83,8 @@ class BlockTranslator {
     uint16_t size = 0;
     bool write = false;
     bool aligned = false;
-    bool aligned_32 = false;  // never of a group
+    // To 32 bytes. Without `aligned`: one access of 32 bytes; with it: a group of which some must.
+    bool aligned_32 = false;
   };
   // What a linear address is made of, where R11 does not hold it.
   struct Linear {
@@ -230,9 +233,10 @@ class BlockTranslator {
   bool is_base_only(const Item& item, const ZydisDecodedOperand& memory) const;
   uint32_t new_probe(const Item& item, const Access& access);
   static bool is_aligned_alone(const Access& access) {
-    return access.aligned_32 || (access.aligned && access.size == 16);
+    return access.aligned ? access.size == 16 : access.aligned_32;
   }
   static size_t page_mask_of(const Access& access);
+  static size_t unaligned_mask_of(const Access& access);
   void page_index(uint8_t to, uint8_t from);
   HostMemory probe(const Item& item, const Access& access);
   HostMemory probe_base(const Item& item, const Access& access, uint8_t base, int32_t disp);

@@ -102,7 +102,8 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
   reach.base = gpr_slot(mem.base) / 8;
   reach.disp = static_cast<int32_t>(disp);
   reach.size = memory->size / 8U;
-  reach.aligned = must_be_aligned(zy, *memory);
+  reach.aligned_32 = must_be_aligned_32(zy, *memory);
+  reach.aligned = reach.aligned_32 || must_be_aligned(zy, *memory);
   reach.write = (memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
   return true;
 }
@@ -181,9 +182,11 @@ unsigned BlockTranslator::extend_group(unsigned first, Group& group,
       const int32_t end = disp + static_cast<int32_t>(reach.size);
       const int32_t high = accesses == 0 ? end : std::max(group.high, end);
       if (high - low > kMaxGroupBytes) break;
-      if (reach.aligned && group.aligned && (disp - group.alignment) % 16 != 0) break;
-      if (reach.aligned) {
+      const int32_t common = reach.aligned_32 && group.aligned_32 ? 32 : 16;
+      if (reach.aligned && group.aligned && (disp - group.alignment) % common != 0) break;
+      if (reach.aligned && (reach.aligned_32 || !group.aligned_32)) {
         group.aligned = true;
+        group.aligned_32 = reach.aligned_32;
         group.alignment = disp;
       }
       group.low = low;
@@ -223,7 +226,8 @@ void BlockTranslator::plan_groups() {
       continue;
     }
     // The check of the group's first byte must tell of all aligned accesses.
-    if (group.aligned) group.low -= ((group.low - group.alignment) % 16 + 16) % 16;
+    const int32_t to = group.aligned_32 ? 32 : 16;
+    if (group.aligned) group.low -= ((group.low - group.alignment) % to + to) % to;
     if (group.aligned && group.high - group.low <= 16) group.high = group.low + 17;
     const auto number = static_cast<uint32_t>(groups_.size());
     groups_.push_back(group);
@@ -258,7 +262,7 @@ HostMemory BlockTranslator::group_access(const Item& item) {
       return {kAddress, kNoIndex, place.disp - group.low};
     }
     const auto size = static_cast<uint16_t>(group.high - group.low);
-    const Access access{start, size, group.write, group.aligned};
+    const Access access{start, size, group.write, group.aligned, group.aligned_32};
     group.site = static_cast<uint32_t>(translator_.sites_.size());
     if (home == kInMemory) {
       code_.load(Reg64(kAddress), gpr_offset(group.base));

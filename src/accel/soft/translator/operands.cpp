@@ -275,8 +275,13 @@ uint32_t BlockTranslator::new_probe(const Item& item, const Access& access) {
 // The bits of an address minus its page's that must be 0. What is aligned to its size cannot cross
 // a page.
 size_t BlockTranslator::page_mask_of(const Access& access) {
-  if (access.aligned_32) return TRAPEZE_STATE(aligned_page_mask_32);
-  return is_aligned_alone(access) ? TRAPEZE_STATE(aligned_page_mask) : TRAPEZE_STATE(page_mask);
+  if (!is_aligned_alone(access)) return TRAPEZE_STATE(page_mask);
+  return access.aligned_32 ? TRAPEZE_STATE(aligned_page_mask_32) : TRAPEZE_STATE(aligned_page_mask);
+}
+
+// Of a group with aligned accesses: the bits of its first byte's address that must be 0.
+size_t BlockTranslator::unaligned_mask_of(const Access& access) {
+  return access.aligned_32 ? TRAPEZE_STATE(unaligned_mask_32) : TRAPEZE_STATE(unaligned_mask);
 }
 
 // The index in the inline TLB of the page of the address in `from`.
@@ -291,7 +296,7 @@ HostMemory BlockTranslator::probe(const Item& item, const Access& access) {
   const Reg64 address(kAddress), scratch(kScratch);
   const uint32_t site = new_probe(item, access);
   if (access.aligned && access.size > 16) {  // a group with aligned accesses
-    code_.pext_state(scratch, address, TRAPEZE_STATE(unaligned_mask));
+    code_.pext_state(scratch, address, unaligned_mask_of(access));
     go_on_if_rcx_zero(site, {});
   }
   const bool alone = is_aligned_alone(access);
@@ -314,7 +319,7 @@ HostMemory BlockTranslator::probe_base(const Item& item, const Access& access, u
   const Linear linear{Linear::Kind::Base, base, disp, 0};
   if (access.aligned && access.size > 16) {
     code_.lea(scratch, code_.ptr[from + disp]);
-    code_.pext_state(scratch, scratch, TRAPEZE_STATE(unaligned_mask));
+    code_.pext_state(scratch, scratch, unaligned_mask_of(access));
     go_on_if_rcx_zero(site, linear);
   }
   const bool alone = is_aligned_alone(access);

@@ -61,12 +61,10 @@ bool BlockTranslator::must_be_aligned_32(const ZydisDecodedInstruction& zy,
   return is_vex(zy) && memory.size == 256 && is_aligned_vex(zy);
 }
 
-// An alignment of 32 bytes is checked by an access's own probe only, and a masked move must not
-// have a page filled for it.
+// A masked move must not have a page filled for it, so it needs a probe of its own.
 bool BlockTranslator::is_vex_groupable(const Item& item) const {
   VexPlan plan;
-  if (is_masked_move(item.zy) || !plan_vex(item, false, plan)) return false;
-  return plan.memory == nullptr || !must_be_aligned_32(item.zy, *plan.memory);
+  return !is_masked_move(item.zy) && plan_vex(item, false, plan);
 }
 
 // `one_result`: what is written may share a scratch register with what is read.

@@ -213,6 +213,29 @@ TEST_F(TranslatedVex, aligned_moves_fault_where_they_are_not) {
   EXPECT_EQ(run(kGroup, [](Cpu& cpu) { cpu.gpr[kRsi] += 8; }), kGP);
 }
 
+// Groups: probes that tell of 16 and of 32 bytes' alignment at once.
+TEST_F(TranslatedVex, aligned_moves_in_groups) {
+  const auto off_by = [](uint64_t bytes) {
+    return [bytes](Cpu& cpu) { cpu.gpr[kRsi] = kData + 256 + bytes; };
+  };
+  const Code kWide0 = {0xc5, 0xfd, 0x6f, 0x06};           // vmovdqa ymm0, [rsi]
+  const Code kWide32 = {0xc5, 0xfd, 0x7f, 0x4e, 0x20};    // vmovdqa [rsi+32], ymm1
+  const Code kWide16 = {0xc5, 0xfd, 0x6f, 0x56, 0x10};    // vmovdqa ymm2, [rsi+16]
+  const Code kNarrow16 = {0xc5, 0xf9, 0x6f, 0x5e, 0x10};  // vmovdqa xmm3, [rsi+16]
+  const Code kNarrow8 = {0xc5, 0xf9, 0x6f, 0x66, 0x08};   // vmovdqa xmm4, [rsi+8]
+  const Code kLoose = {0xc5, 0xfe, 0x6f, 0x6e, 0xf1};     // vmovdqu ymm5, [rsi-15]
+  for (const uint64_t bytes : {0, 8, 16, 24, 3}) {
+    const int wide = bytes == 0 ? -1 : int{kGP};
+    EXPECT_EQ(run(joined({kWide0, kWide32}), off_by(bytes)), wide);
+    EXPECT_EQ(run(joined({kNarrow16, kWide0}), off_by(bytes)), wide);
+    EXPECT_EQ(run(joined({kWide0, kNarrow16}), off_by(bytes)), wide);
+    EXPECT_EQ(run(joined({kLoose, kWide32, kWide0}), off_by(bytes)), wide);
+    EXPECT_EQ(run(joined({kWide16, kNarrow16, kLoose}), off_by(bytes)), bytes == 16 ? -1 : kGP);
+    EXPECT_EQ(run(joined({kNarrow8, kLoose}), off_by(bytes)), bytes % 16 == 8 ? -1 : kGP);
+    EXPECT_EQ(run(joined({kWide0, kWide16}), off_by(bytes)), kGP);
+  }
+}
+
 TEST_F(TranslatedVex, accesses_across_pages_arrive_whole) {
   const auto at_the_edge = [](Cpu& cpu) { cpu.gpr[kRsi] = kData + kPageSize - 15; };
   EXPECT_EQ(run({0xc5, 0xfe, 0x6f, 0x06}, at_the_edge), -1);  // vmovdqu ymm0, [rsi]
