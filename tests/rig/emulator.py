@@ -9,6 +9,7 @@ good. Any further interrupt finds the lost one in the local APIC: so each CPU ge
 port of its own.
 """
 
+import ctypes
 import json
 import os
 import select
@@ -77,6 +78,11 @@ def tail(path, count=60):
             return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
     except OSError:
         return ""
+
+
+def end_with_parent():
+    """Also when this process is killed: CTest does that to one that takes too long."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class FairClock:
@@ -184,7 +190,8 @@ class Emulator:
     def run(self, boot_limit):
         with open(self.paths["said"], "wb") as said, \
              subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=said,
-                              stderr=subprocess.STDOUT, start_new_session=True) as self.qemu:
+                              stderr=subprocess.STDOUT, start_new_session=True,
+                              preexec_fn=end_with_parent) as self.qemu:
             self.clock = FairClock(self.qemu.pid)
             try:
                 while self.qemu.poll() is None:

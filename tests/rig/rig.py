@@ -10,7 +10,7 @@ there is not what runs on it. A second time is an error (a third, while it boots
 Needs Debian packages only: qemu-system-x86 and what `trapeze kit build` needs. Environment:
 TRAPEZE_KIT (a guest kit), TRAPEZE_RIG_CACHE (where unpacked modules stay), TRAPEZE_RIG_FACTOR
 (multiplies every time limit). Scripts have $GUEST_SECONDS, a limit for one guest that fits the machine's
-speed: 60 on a quiet one.
+speed: 120 on a quiet one.
 
 As a program: rig.py [--program PATH]... [--file SRC:DST]... [--modules A,B] [--limit S] -- COMMAND
 """
@@ -137,8 +137,9 @@ class Rig:
         itself fails; a script that fails or runs out of time (137) is a Result.
 
         One CPU, because QEMU 7.2 sometimes keeps the translation of a breakpoint that another CPU has just
-        removed again (the kernel's code patching; seen in 2 of 80 boots), and that CPU never comes past it.
-        With one CPU the guests are no slower. Two where CPUs of the rig have to interrupt each other."""
+        removed again, and that CPU never comes past it. The kernel patches its code so, also in schedule()
+        with the first VM made and the last one gone: seen in 2 of 80 boots and 1 of 6 runs of kvm_live.
+        With one CPU the guests are no slower. Two where CPUs of the rig shall interrupt each other."""
         with tempfile.TemporaryDirectory(prefix="trapeze-rig-") as folder:
             initrd = os.path.join(folder, "initrd")
             with open(initrd, "wb") as file:
