@@ -166,6 +166,7 @@ std::vector<Stat> SoftVcpu::stats() const {
     stats.push_back({"translator.exits.interpreter", jit.exits_interpreter});
     stats.push_back({"translator.tlb_misses", jit.tlb_misses});
     stats.push_back({"translator.tlb_fills", jit.tlb_fills});
+    stats.push_back({"translator.keep_misses", jit.keep_misses});
     stats.push_back({"translator.interpreted", jit.interpreted});
     stats.push_back({"translator.dropped", jit.dropped});
     stats.push_back({"translator.flushes", jit.flushes});
