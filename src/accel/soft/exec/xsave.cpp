@@ -113,39 +113,38 @@ bool write_part(Cpu& cpu, uint64_t linear, const void* from, unsigned size, uint
   return true;
 }
 
-// All of it or, with a fault pending, nothing.
-bool write_parts(Cpu& cpu, const Insn& insn, uint64_t linear, const Area& area,
-                 const Parts& parts) {
-  for (const Part& part : parts) {
-    for (unsigned done = 0; done < part.size;) {
-      const unsigned size = on_page(linear + part.at + done, part.size - done);
-      if (!probe_write(cpu, linear + part.at + done, size, insn.seg)) return false;
-      done += size;
-    }
-  }
-  const auto* bytes = reinterpret_cast<const char*>(&area);
+// visit(at, size) for each piece of the parts that lies on one page, until it gives false.
+template <typename Visit>
+bool on_each_page(uint64_t linear, const Parts& parts, Visit visit) {
   for (const Part& part : parts) {
     for (unsigned done = 0; done < part.size;) {
       const unsigned at = part.at + done;
       const unsigned size = on_page(linear + at, part.size - done);
-      if (!write_part(cpu, linear + at, bytes + at, size, insn.seg)) return false;
+      if (!visit(at, size)) return false;
       done += size;
     }
   }
   return true;
 }
 
+// All of it or, with a fault pending, nothing.
+bool write_parts(Cpu& cpu, const Insn& insn, uint64_t linear, const Area& area,
+                 const Parts& parts) {
+  const auto* bytes = reinterpret_cast<const char*>(&area);
+  const auto probe = [&](unsigned at, unsigned size) {
+    return probe_write(cpu, linear + at, size, insn.seg);
+  };
+  const auto write = [&](unsigned at, unsigned size) {
+    return write_part(cpu, linear + at, bytes + at, size, insn.seg);
+  };
+  return on_each_page(linear, parts, probe) && on_each_page(linear, parts, write);
+}
+
 bool read_parts(Cpu& cpu, const Insn& insn, uint64_t linear, Area& area, const Parts& parts) {
   auto* bytes = reinterpret_cast<char*>(&area);
-  for (const Part& part : parts) {
-    for (unsigned done = 0; done < part.size;) {
-      const unsigned at = part.at + done;
-      const unsigned size = on_page(linear + at, part.size - done);
-      if (!read_part(cpu, linear + at, bytes + at, size, insn.seg)) return false;
-      done += size;
-    }
-  }
-  return true;
+  return on_each_page(linear, parts, [&](unsigned at, unsigned size) {
+    return read_part(cpu, linear + at, bytes + at, size, insn.seg);
+  });
 }
 
 // --- XSAVE, XSAVEOPT, XSAVEC
