@@ -18,16 +18,17 @@ class Mapping:
     size: int
     name: str
     resident: int = 0
+    is_writable: bool = True
 
 
 def mappings(pid):
     found = []
     with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as smaps:
         for line in smaps:
-            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)", line)
+            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)", line)
             if head:
                 start, end = int(head[1], 16), int(head[2], 16)
-                found.append(Mapping(start, end - start, head[3]))
+                found.append(Mapping(start, end - start, head[4], is_writable="w" in head[3]))
             elif line.startswith("Rss:"):
                 found[-1].resident = int(line.split()[1]) * 1024
     return found
@@ -45,22 +46,25 @@ class Memory:
 
 
 def adjacent(found, wanted_bytes):
-    """Each run of adjacent mappings of that size that begins with an anonymous one."""
+    """Each run of adjacent writable mappings of that size that begins with an anonymous one."""
     for first, mapping in enumerate(found):
         size, end = 0, mapping.start
         for last in range(first, len(found)):
-            if found[last].start != end or size >= wanted_bytes:
+            if found[last].start != end or not found[last].is_writable:
                 break
             size, end = size + found[last].size, end + found[last].size
             if size == wanted_bytes and not mapping.name.startswith("/"):
                 yield found[first:last + 1]
+            if size >= wanted_bytes:
+                break
 
 
 def memory(pid, guest_bytes):
-    """Tells guest RAM by its size: mappings without a gap that together have exactly that many
-    bytes, for files of the kit may be mapped into it."""
+    """Tells guest RAM by its size: one mapping or else, for files of the kit may be mapped into it,
+    mappings without a gap that together have exactly that many bytes."""
     found = mappings(pid)
     runs = list(adjacent(found, guest_bytes))
+    runs = [run for run in runs if len(run) == 1] or runs
     if len(runs) != 1:
         raise LookupError(f"{len(runs)} mappings have the size of guest memory, expected one")
     parts = {}
