@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <xbyak/xbyak.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <random>
+#include <span>
 #include <thread>
 
 #include "accel/soft/core/env.h"
@@ -110,7 +112,10 @@ class Handlers : public Xbyak::CodeGenerator {
     je(serve);
     cmp(ecx, 14);
     je(page_fault);
+    // An interrupted REP SCAS or CMPS that then fails leaves other flags than one that fails at
+    // once: what follows must not depend on them.
     L(skip);  // rdx: RIP
+    and_(qword[rsp + kFlagsAt], ~0x8d5);
     sub(rdx, static_cast<uint32_t>(kCode));
     cmp(rdx, static_cast<uint32_t>(kCodeBytes));
     jae(end_, T_NEAR);
@@ -144,6 +149,7 @@ class Handlers : public Xbyak::CodeGenerator {
     db(0x20);
     db(0xdb);
     Xbyak::Label in_a;
+    and_(rbx, -static_cast<int>(kPage));  // without the PCID
     cmp(rbx, static_cast<uint32_t>(kPml4A));
     mov(ebx, static_cast<uint32_t>(kWindowTableA));
     je(in_a);
@@ -220,6 +226,8 @@ Kernel::Kernel(Executor executor) : watchdog_(machine_.cpu()) {
   cpu.env->clock = &clock_;
   cpu.env->lapic = lapic_.get();
   initial_ = soft::save_cpu(cpu);
+  first_page_.resize(kPml4A);
+  CHECK(machine_.memory().read(Gpa{0}, first_page_));
 }
 
 Kernel::~Kernel() = default;
@@ -244,6 +252,8 @@ void Kernel::put(uint64_t gpa, const T& value) {
 void Kernel::write_tables(const Program& program) {
   std::mt19937_64 engine(program.seed);
   constexpr uint64_t kLink = 0x67, kSupervisor = 0x63;  // accessed, dirty
+  constexpr uint64_t kLarge = 0x80;
+  const uint64_t global = program.global_pages ? 0x100 : 0;
   for (const bool b : {false, true}) {
     const uint64_t pml4 = b ? kPml4B : kPml4A;
     const uint64_t window = b ? kWindowTableB : kWindowTableA;
@@ -251,6 +261,7 @@ void Kernel::write_tables(const Program& program) {
     put(pml4 + kPage, (pml4 + 2 * kPage) | kLink);
     put(pml4 + 2 * kPage, kLowTable | kLink);
     put(pml4 + 2 * kPage + 8, window | kLink);
+    put(pml4 + 2 * kPage + 16, kLarge | kLink | global);
     for (uint64_t i = 0; i < kWindowPages; ++i) {
       const uint64_t frame = kFrames + (i + (b ? 1 : 0)) % kWindowPages * kPage;
       put(window + i * 8, frame | (engine() % 5 != 0 ? 1 : 0) | (engine() % 4 != 0 ? 2 : 0) |
@@ -258,7 +269,8 @@ void Kernel::write_tables(const Program& program) {
     }
   }
   for (uint64_t at = 0; at < kCompared; at += kPage) {
-    put(kLowTable + at / kPage * 8, at | (at >= kCode && at < kStackTop ? kLink : kSupervisor));
+    put(kLowTable + at / kPage * 8,
+        at | global | (at >= kCode && at < kStackTop ? kLink : kSupervisor));
   }
   std::vector<uint64_t> noise(kWindowPages * kPage / 8);
   for (uint64_t& word : noise) word = engine();
@@ -287,7 +299,11 @@ void Kernel::start(const Program& program) {
   std::mt19937_64 engine(program.seed + 1);
   VcpuState state = initial_;
   state.cr3 = kPml4A;
-  state.cr4 |= 1U << 16;  // FSGSBASE
+  state.cr4 |= 1U << 16 | 1U << 7;  // FSGSBASE, PGE
+  if (program.pcids) {
+    state.cr3 |= kPcidA;
+    state.cr4 |= 1U << 17;
+  }
   if (program.smap) state.cr4 |= 1U << 21;
   state.idtr = {kIdt, 0xfff};
   state.tr = {kTss, 0x67, 0x8b, 0};
@@ -311,6 +327,7 @@ void Kernel::start(const Program& program) {
 void Kernel::run(const Program& program, const Image& image, Interrupts interrupts,
                  Outcome& outcome) {
   GuestMemory& memory = machine_.memory();
+  CHECK(memory.write(Gpa{0}, first_page_));  // a stray pointer may have reached it
   CHECK(memory.fill(Gpa{kPml4A}, std::byte{0}, kCompared - kPml4A));
   write_tables(program);
   start(program);
@@ -396,19 +413,32 @@ std::string compare(const Outcome& a, const Outcome& b) {
   return text;
 }
 
+namespace {
+
+// The words of the records of exceptions, four each.
+std::span<const std::array<uint64_t, 4>> records_of(const Outcome& outcome) {
+  uint64_t count = 0;
+  std::memcpy(&count, outcome.memory.data() + kLog, 8);
+  const auto* first =
+      reinterpret_cast<const std::array<uint64_t, 4>*>(outcome.memory.data() + kLog + 8);
+  return {first, std::min(count, kMaxRecords)};
+}
+
+}  // namespace
+
 std::string describe_log(const Outcome& outcome) {
   std::string text;
-  const auto word = [&outcome](uint64_t at) {
-    uint64_t value = 0;
-    std::memcpy(&value, outcome.memory.data() + at, 8);
-    return value;
-  };
-  for (uint64_t i = 0; i < std::min(word(kLog), kMaxRecords); ++i) {
-    const uint64_t at = kLog + 8 + i * 32;
-    text += fmt::format("  vector {} error {:x} cr2 {:x} rip {:x} cs:flags {:x}\n", word(at) & 0xff,
-                        word(at) >> 32, word(at + 8), word(at + 16), word(at + 24));
+  for (const auto& [vector, cr2, rip, flags] : records_of(outcome)) {
+    text += fmt::format("  vector {} error {:x} cr2 {:x} rip {:x} cs:flags {:x}\n", vector & 0xff,
+                        vector >> 32, cr2, rip, flags);
   }
   return text;
+}
+
+uint32_t vectors_of(const Outcome& outcome) {
+  uint32_t vectors = 0;
+  for (const auto& record : records_of(outcome)) vectors |= uint32_t{1} << (record[0] & 31);
+  return vectors;
 }
 
 }  // namespace trapeze::kernel_diff

@@ -28,6 +28,8 @@ struct Outcome {
 std::string compare(const Outcome& expected, const Outcome& outcome);
 // The exceptions that there were.
 std::string describe_log(const Outcome& outcome);
+// Their vectors, a bit each.
+uint32_t vectors_of(const Outcome& outcome);
 
 class Kernel {
  public:
@@ -38,6 +40,9 @@ class Kernel {
   // Off leaves out of the outcome what interrupts may change.
   enum class Interrupts : uint8_t { None, Off, On };
   void run(const Program& program, const Image& image, Interrupts interrupts, Outcome& outcome);
+
+  // What the translator has emitted for what ran last and is still in use, as text.
+  std::string emitted_code() const { return machine_.emitted_code(); }
 
  private:
   class Host;
@@ -69,6 +74,7 @@ class Kernel {
   std::unique_ptr<Host> host_;
   std::unique_ptr<Lapic> lapic_;
   VcpuState initial_;
+  std::vector<std::byte> first_page_;  // with the GDT
   Watchdog watchdog_;
 };
 

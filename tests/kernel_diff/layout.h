@@ -25,13 +25,18 @@ inline constexpr uint64_t kInterrupts = 0x38000;  // how many there were
 // The code; user pages, so that it runs in either privilege.
 inline constexpr uint64_t kCode = 0x10000;
 inline constexpr uint64_t kCodeBytes = 4 * kPage;
-inline constexpr uint64_t kCounter = 0x18000;  // for loops; a user page as well
+inline constexpr uint64_t kCounter = 0x18000;     // for loops; a user page as well
+inline constexpr uint64_t kDescriptor = 0x39000;  // INVPCID's; the supervisor's, as page tables are
 inline constexpr uint64_t kStackTop = 0x1a000;
 
 inline constexpr uint64_t kWindow = 0x20'0000;
 inline constexpr uint64_t kWindowPages = 16;
 inline constexpr uint64_t kFrames = 0x80000;      // their first frame
 inline constexpr uint64_t kCompared = 0x10'0000;  // all that is mapped
+
+// The low 2 MiB again, as one large page of which the kernels use only what is compared.
+inline constexpr uint64_t kAlias = 0x40'0000;
+inline constexpr uint64_t kPcidA = 1, kPcidB = 2;
 
 inline constexpr unsigned kEndVector = 0x81, kServiceVector = 0x80, kInterruptVector = 0xf0;
 

@@ -13,8 +13,11 @@ struct Item {
 };
 
 struct Program {
-  uint64_t seed = 0;  // of the start state
+  uint64_t seed = 0;    // of the start state
+  bool level3 = false;  // has the instructions of x86-64-v3
   bool smap = false;
+  bool pcids = false;
+  bool global_pages = false;  // all but the window
   std::vector<Item> items;
 };
 
@@ -25,6 +28,8 @@ struct Image {
 
 Program random_program(uint64_t seed);
 Image assemble(const Program& program);
+// The seed and what is special.
+std::string describe(const Program& program);
 std::string disassemble(const Image& image);
 
 }  // namespace trapeze::kernel_diff

@@ -65,8 +65,8 @@ struct TranslatorTables {
 
 inline constexpr uint64_t kTranslatorTagMask = 0x7fff'ffff;
 
-// TranslatorState::reload_sse. `Low`: the upper halves of the YMM registers are 0, if there are any;
-// the host's are left as VZEROUPPER leaves them, which is kinder to SSE code.
+// TranslatorState::reload_sse. `Low`: the upper halves of the YMM registers are 0, if there are
+// any; the host's are left as VZEROUPPER leaves them, which is kinder to SSE code.
 enum class Reload : uint64_t { None, Low, All };
 
 struct alignas(64) TranslatorState {
@@ -87,6 +87,7 @@ struct alignas(64) TranslatorState {
   uint64_t target = 0;      // scratch of the stubs: where to go on
   uint64_t flush = 0;       // tags begin to repeat: all translations must go
   uint64_t resumed = 0;     // the interpreter came to the end of what it was given
+  uint64_t cached = 0;      // what the slow stub leaves in RCX where it goes on
   uint64_t spare = 0;       // scratch of translated code
   uint64_t kept[8] = {};    // addends that probes left for later accesses (translator/keeps.cpp)
   uint64_t linear = 0;      // of the access whose probe missed

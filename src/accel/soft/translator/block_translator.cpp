@@ -124,6 +124,7 @@ void BlockTranslator::emit() {
     if (places_[i].group != kNone && groups_[places_[i].group].last == i) {
       settle_rsp();
       groups_[places_[i].group].after = code_.here();
+      groups_[places_[i].group].cached_after = cached_;
     }
   }
   if (open_ended_) {
@@ -140,7 +141,11 @@ void BlockTranslator::emit() {
 }
 
 void BlockTranslator::next_item_is_here() {
-  for (const uint32_t site : waiting_for_next_) translator_.sites_[site].next = code_.here();
+  for (const uint32_t number : waiting_for_next_) {
+    Site& site = translator_.sites_[number];
+    site.next = code_.here();
+    site.cached = cached_;
+  }
   waiting_for_next_.clear();
 }
 

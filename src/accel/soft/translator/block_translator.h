@@ -47,6 +47,7 @@ class BlockTranslator {
     int32_t alignment = 0;
     uint32_t site = kNone;
     uint32_t after = kNone;  // where the last item's code ends
+    uint8_t cached_after = kInMemory;
   };
   // What planning knows of an item's place in a group.
   struct Place {
@@ -321,8 +322,8 @@ class BlockTranslator {
   std::vector<Keep> keeps_;
   bool use_groups_ = true;
   int pending_rsp_ = 0;  // to be added to RSP: inside a group nothing looks at it
-  // The guest register that RCX holds a copy of; kInMemory: none. Only from one register-only
-  // instruction to the next: everything else uses RCX.
+  // The guest register that RCX holds a copy of; kInMemory: none. All ways to the next instruction
+  // bring it along: Site::cached, Group::cached_after.
   uint8_t cached_ = kInMemory;
   std::vector<ColdSite> cold_sites_;
   std::vector<ColdExit> cold_exits_;

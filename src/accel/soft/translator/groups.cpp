@@ -324,11 +324,15 @@ void BlockTranslator::emit_ungrouped() {
   for (const Group& group : groups_) {
     if (group.site == kKeptSite) continue;
     translator_.sites_[group.site].next = code_.here();
+    cached_ = kInMemory;
     for (unsigned i = group.first; i <= group.last; ++i) {
       next_item_is_here();
       emit_item(items_[i]);
     }
     next_item_is_here();
+    if (group.cached_after != kInMemory && group.cached_after != cached_) {
+      code_.load(Reg64(kScratch), gpr_offset(group.cached_after));
+    }
     code_.jump_to(group.after);
   }
 }

@@ -165,6 +165,7 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
   const uint64_t linear = site.linear;
   const uint32_t translation = site.translation;
   const uint32_t next = site.next;
+  const uint8_t cached = site.cached;
   Site used;
   used.uses_sse = site.uses_sse;
   used.uses_avx = site.uses_avx;
@@ -184,6 +185,7 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
     return nullptr;
   }
   ask_for_vectors(cpu, used.uses_sse);
+  if (cached != kInMemory) cpu.translator.cached = cpu.gpr[cached];
   return address(next);
 }
 

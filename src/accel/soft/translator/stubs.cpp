@@ -254,6 +254,7 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTa
   code.L(no_sse);
   code.load(regs::rsp, TRAPEZE_STATE(return_stack));
   load_guest(code);
+  code.load(Reg64(kScratch), TRAPEZE_STATE(cached));
   code.jump_state(TRAPEZE_STATE(target));
   code.L(leave_label);
   leave(code);

@@ -6,6 +6,7 @@
 #include "accel/soft/core/cpu.h"
 #include "accel/soft/core/translator_state.h"
 #include "accel/soft/decode/insn.h"
+#include "accel/soft/translator/registers.h"
 
 namespace trapeze::soft {
 
@@ -31,7 +32,7 @@ struct Translation {
   bool crosses = false;
   bool dead = false;  // its bytes have changed
   bool uses_sse = false;
-  bool uses_avx = false;  // then uses_sse, too
+  bool uses_avx = false;     // then uses_sse, too
   uint32_t keep_misses = 0;  // since `keep_misses_since`, a time stamp
   uint64_t keep_misses_since = 0;
 };
@@ -72,9 +73,10 @@ struct Site {
   bool uses_avx = false;
   uint16_t size = 0;
   uint32_t translation = 0;
-  uint64_t linear = 0;    // of the block
-  uint32_t retry = 0;     // Memory: where the probe begins
-  uint32_t next = kNone;  // where the next instruction begins; kNone: leave
+  uint64_t linear = 0;         // of the block
+  uint32_t retry = 0;          // Memory: where the probe begins
+  uint32_t next = kNone;       // where the next instruction begins; kNone: leave
+  uint8_t cached = kInMemory;  // the guest register that RCX has to hold there, if any
   Insn insn;
 };
 
