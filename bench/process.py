@@ -17,7 +17,7 @@ class Mapping:
     start: int
     size: int
     name: str
-    resident: int = 0
+    resident: int = 0  # proportional: a page that is mapped twice, as translated code is, counts once
     is_writable: bool = True
 
 
@@ -29,7 +29,7 @@ def mappings(pid):
             if head:
                 start, end = int(head[1], 16), int(head[2], 16)
                 found.append(Mapping(start, end - start, head[4], is_writable="w" in head[3]))
-            elif line.startswith("Rss:"):
+            elif line.startswith("Pss:"):
                 found[-1].resident = int(line.split()[1]) * 1024
     return found
 

@@ -1,17 +1,19 @@
-"""A soak: fork- and exec-heavy work in a guest of 2 vCPUs, round for round under the translator and
-the interpreter, until the time is over. Both must print the same, and nothing may be left over.
+"""A soak: fork- and exec-heavy work and compilations in a guest of 2 vCPUs, round for round under the
+translator and the interpreter, until the time is over. Both must print the same, and nothing may be left
+over. The compiler is this host's, through --rootfs /; without one that half is left out.
 
     python3 tests/guest/soak.py build/trapeze --minutes 30
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
 
-# $1 seeds the round. Two workers at a time make, compress, hash, sort and compare files; what they
-# print depends on the seed alone.
-WORK = r"""
+# $1 seeds the round, $2 says how often. What they print depends on these alone.
+# Two workers at a time make, compress, hash, sort and compare files.
+FILES = r"""
 cd /tmp && mkdir -p soak && cd soak
 worker() {
   i=0
@@ -31,12 +33,45 @@ worker "${1}1" "$2" >out1 & worker "${1}2" "$2" >out2 & wait
 cat out1 out2; ls | wc -l
 """
 
+# Two compilers at a time, programs of their own making; the programs and what they print must be alike.
+COMPILE = r"""
+mkdir -p /tmp/soak && cd /tmp/soak
+worker() {
+  i=0
+  while [ $i -lt "$2" ]; do
+    awk -v s="$1$i" 'BEGIN {
+      srand(s); n = 40
+      print "#include <stdio.h>\n#include <string.h>\n#include <math.h>"
+      for (f = 0; f < n; ++f) {
+        print "static double f" f "(double x, unsigned k) { unsigned a[16]; memset(a, k, sizeof a);"
+        print "  for (unsigned i = 0; i < 64; ++i) { a[i % 16] = a[(i * " int(rand() * 16) ") % 16] * " \
+              int(rand() * 1000003) "u + i; x = x * " rand() " + sqrt(fabs(x) + a[i % 16] % 97); }"
+        print "  return x + a[k % 16]; }"
+      }
+      print "int main(void) { double x = 1; unsigned k = 1;"
+      for (f = 0; f < n; ++f) print "x = f" f "(x, k); k = k * 3 + (unsigned)fmod(x, 1000);"
+      print "printf(\"%.17g %u\\n\", x, k); return 0; }" }' >$1.$i.c
+    cc -O$((i % 3)) -o $1.$i $1.$i.c -lm || echo "LOST"
+    ./$1.$i
+    sha256sum <$1.$i | cut -c1-16
+    i=$((i + 1))
+  done
+}
+worker "${1}1" "$2" >out1 & worker "${1}2" "$2" >out2 & wait
+cat out1 out2; ls | wc -l
+"""
+WORKS = {
+    "files": {"script": FILES, "options": [], "turns": 40},
+    "compile": {"script": COMPILE, "options": ["--rootfs", "/", "--memory", "512M"], "turns": 3},
+}
 
-def run(program, executor, seed, turns, limit):
+
+def run(program, executor, work, seed, limit):
     begin = time.monotonic()
     done = subprocess.run(
-        [program, "run", "--accel", "soft", "--soft-exec", executor, "--cpus", "2", "--", "sh", "-c",
-         WORK, "soak", str(seed), str(turns)], capture_output=True, timeout=limit, check=False)
+        [program, "run", "--accel", "soft", "--soft-exec", executor, "--cpus", "2", *work["options"], "--",
+         "sh", "-c", work["script"], "soak", str(seed), str(work["turns"])],
+        capture_output=True, timeout=limit, check=False)
     if done.returncode != 0 or b"LOST" in done.stdout:
         sys.exit(f"round {seed}, {executor}: status {done.returncode}\n"
                  f"{done.stdout.decode(errors='replace')}{done.stderr.decode(errors='replace')}")
@@ -47,20 +82,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--turns", type=int, default=40, help="of each worker in a round")
     options = parser.parse_args()
+    works = dict(WORKS)
+    if shutil.which("cc") is None:
+        print("no compiler here (cc): files only", flush=True)
+        del works["compile"]
     end = time.monotonic() + options.minutes * 60
     seed = 0
     while seed == 0 or time.monotonic() < end:
         seed += 1
-        translated, quick = run(options.program, "translator", seed, options.turns, 1800)
-        interpreted, slow = run(options.program, "interpreter", seed, options.turns, 1800)
-        if translated != interpreted:
-            sys.exit(f"round {seed} differs.\ntranslator:\n{translated.decode(errors='replace')}\n"
-                     f"interpreter:\n{interpreted.decode(errors='replace')}")
-        lines = len(translated.splitlines())
-        print(f"round {seed}: {lines} lines alike; translator {quick:.1f} s, interpreter {slow:.1f} s",
-              flush=True)
+        for name, work in works.items():
+            translated, quick = run(options.program, "translator", work, seed, 1800)
+            interpreted, slow = run(options.program, "interpreter", work, seed, 1800)
+            if translated != interpreted:
+                sys.exit(f"round {seed} of {name} differs.\n"
+                         f"translator:\n{translated.decode(errors='replace')}\n"
+                         f"interpreter:\n{interpreted.decode(errors='replace')}")
+            print(f"round {seed}, {name}: {len(translated.splitlines())} lines alike; "
+                  f"translator {quick:.1f} s, interpreter {slow:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
