@@ -20,6 +20,7 @@ ROWS = {
     "sse-fp": ("SSE2 floating point, iteration", True),
     "scalar-fp": ("scalar floating point, iteration", True),
     "gzip": ("gzip -9, 1 KiB", True),
+    "x87": ("x87 floating point, iteration", True),
     "getpid": ("getpid", False),
     "pipe": ("pipe, two processes, round trip", False),
     "fork": ("fork, wait", False),
@@ -28,6 +29,8 @@ ROWS = {
     "mmap": ("mmap, munmap", False),
     "switch": ("switch between threads", False),
 }
+# Beside those that the means and what is required of them are about.
+EXTRAS = ("x87",)
 PARALLEL = "parallel"  # the program's row for several vCPUs: wall time, so not one of the table
 
 ENOUGH_S = 0.1   # a measurement at least, and
@@ -192,7 +195,9 @@ def geometric_mean(ratios):
 
 
 def means(figures):
-    """(what, trapeze to native, TCG to native, TCG to trapeze): all rows, and the compute rows."""
+    """(what, trapeze to native, TCG to native, TCG to trapeze): all rows but the extras, and the compute
+    rows."""
+    figures = [figure for figure in figures if figure.name not in EXTRAS]
     result = []
     for what, chosen in (("all rows", figures),
                          ("compute rows", [figure for figure in figures if figure.is_compute])):

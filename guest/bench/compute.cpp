@@ -1,4 +1,4 @@
-// Integer and scalar floating-point work in registers, and calls.
+// Integer, scalar and x87 floating-point work in registers, and calls.
 #include "bench/row.h"
 
 namespace bench {
@@ -83,12 +83,32 @@ uint64_t scalar_unit() {
              static_cast<uint64_t>(static_cast<double>(single) * 1e6));
 }
 
+// --- the same on the x87 unit, in extended precision ---
+constexpr uint64_t kX87Iterations = 20'000;
+
+uint64_t x87_unit() {
+  long double x = 0.3141592653589793L;
+  long double sum = 0;
+  int64_t rounded = 0;
+  for (uint64_t i = 0; i < kX87Iterations; ++i) {
+    x = 3.75L * x * (1.0L - x);
+    sum += x / (1.0L + static_cast<long double>(static_cast<int64_t>(i)));
+    if (x > 0.5L) sum -= 0.001953125L;
+    rounded += static_cast<int64_t>(x * 1024.0L);
+  }
+  const auto low = static_cast<double>(sum);
+  uint64_t bits = 0;
+  __builtin_memcpy(&bits, &low, sizeof(bits));
+  return mix(bits, static_cast<uint64_t>(rounded));
+}
+
 constexpr Row kRows[] = {
     {"alu", kAluIterations, prepare_nothing, repeat<alu_unit>, finish_nothing},
     {"calls", kFibonacciCalls, prepare_nothing, repeat<direct_unit>, finish_nothing},
     {"indirect", kIndirectRounds* kStepOrder, prepare_nothing, repeat<indirect_unit>,
      finish_nothing},
     {"scalar-fp", kScalarIterations, prepare_nothing, repeat<scalar_unit>, finish_nothing},
+    {"x87", kX87Iterations, prepare_nothing, repeat<x87_unit>, finish_nothing},
 };
 
 }  // namespace

@@ -68,7 +68,6 @@ struct alignas(16) FpuState {
   uint8_t empty;      // bit i: physical register Ri is empty (the complement of the abridged tag)
   uint16_t fop;
   uint64_t fip, fdp;
-  uint16_t fcs, fds;
   uint32_t mxcsr;
 };
 

@@ -63,6 +63,8 @@ struct TranslatorTables {
   JumpTable jumps;
 };
 
+inline constexpr unsigned kX87AreaBytes = 576;  // legacy region and header (SDM 1 13.4)
+
 inline constexpr uint64_t kTranslatorTagMask = 0x7fff'ffff;
 
 // TranslatorState::reload_sse. `Low`: the upper halves of the YMM registers are 0, if there are
@@ -107,6 +109,13 @@ struct alignas(64) TranslatorState {
   uint64_t unaligned_mask_32 = 31;
   uint64_t aligned_page_mask_32 = ~uint64_t{kPageSize - 1} | 31;
   uint64_t avx_absent = 1;  // 0: as sse_absent, and the guest may use AVX
+
+  // The x87 unit (translator/x87.cpp).
+  uint64_t x87_absent = 1;    // 0: the host's unit holds the guest's state
+  uint64_t x87_saved = 0;     // x87_area has it, newer than Cpu::fpu
+  uint64_t reload_x87 = 0;    // asks the slow stub to load x87_area before it goes on
+  uint64_t x87_masks = 0x3f;  // of exceptions in the control word
+  alignas(64) uint8_t x87_area[kX87AreaBytes] = {};  // XSAVE's, with the x87 component only
 };
 
 }  // namespace trapeze::soft

@@ -15,9 +15,9 @@ void fx_save(const FpuState& fpu, FxImage& image, bool wide) {
   image.fop = fpu.fop & 0x7ffU;
   image.fip = static_cast<uint32_t>(fpu.fip);
   image.fdp = static_cast<uint32_t>(fpu.fdp);
-  image.fcs = wide ? static_cast<uint16_t>(fpu.fip >> 32) : fpu.fcs;
+  image.fcs = wide ? static_cast<uint16_t>(fpu.fip >> 32) : uint16_t{0};
   image.fip_high = wide ? static_cast<uint16_t>(fpu.fip >> 48) : uint16_t{0};
-  image.fds = wide ? static_cast<uint16_t>(fpu.fdp >> 32) : fpu.fds;
+  image.fds = wide ? static_cast<uint16_t>(fpu.fdp >> 32) : uint16_t{0};
   image.fdp_high = wide ? static_cast<uint16_t>(fpu.fdp >> 48) : uint16_t{0};
   image.mxcsr = fpu.mxcsr;
   image.mxcsr_mask = kMxcsrValid;
@@ -36,13 +36,9 @@ void fx_restore_x87(FpuState& fpu, const FxImage& image, bool wide) {
   fpu.fop = image.fop & 0x7ffU;
   fpu.fip = image.fip;
   fpu.fdp = image.fdp;
-  fpu.fcs = fpu.fds = 0;
   if (wide) {
     fpu.fip |= static_cast<uint64_t>(image.fcs) << 32 | static_cast<uint64_t>(image.fip_high) << 48;
     fpu.fdp |= static_cast<uint64_t>(image.fds) << 32 | static_cast<uint64_t>(image.fdp_high) << 48;
-  } else {
-    fpu.fcs = image.fcs;
-    fpu.fds = image.fds;
   }
   const unsigned top = fpu_top(fpu);
   for (unsigned i = 0; i < 8; ++i) {

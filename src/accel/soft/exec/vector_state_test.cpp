@@ -225,9 +225,20 @@ TEST(VectorState, environment_of_protected_mode_names_the_last_instruction) {
   EXPECT_EQ(peek<uint32_t>(machine, 4), 0xffff'3800U);
   EXPECT_EQ(peek<uint32_t>(machine, 8), 0xffff'7fffU);
   EXPECT_EQ(peek<uint32_t>(machine, 12), TestMachine::kCode + 2);
-  EXPECT_EQ(peek<uint32_t>(machine, 16), 0x0146'0018U);
+  EXPECT_EQ(peek<uint32_t>(machine, 16), 0U);
+  EXPECT_EQ(peek<uint32_t>(machine, 20), 0U);
+  EXPECT_EQ(peek<uint32_t>(machine, 24), 0xffff'0000U);
+}
+
+TEST(VectorState, environment_has_opcode_and_operand_of_what_raised_an_unmasked_exception) {
+  TestMachine machine(TestMode::Protected32);
+  poke<uint16_t>(machine, 80, 0x37b);  // division by 0 unmasked
+  // fninit; fldcw [esi + 80]; fld1; fdiv dword [esi + 64]; fnstenv [esi]
+  ASSERT_EQ(run(machine, {0xdb, 0xe3, 0xd9, 0x6e, 0x50, 0xd9, 0xe8, 0xd8, 0x76, 0x40, 0xd9, 0x36}),
+            -1);
+  EXPECT_EQ(peek<uint32_t>(machine, 12), TestMachine::kCode + 7);
+  EXPECT_EQ(peek<uint32_t>(machine, 16), 0x0076'0000U);
   EXPECT_EQ(peek<uint32_t>(machine, 20), kData + 64);
-  EXPECT_EQ(peek<uint32_t>(machine, 24), 0xffff'0010U);
 }
 
 TEST(VectorState, environment_of_the_16_bit_form_has_seven_words) {
@@ -236,11 +247,11 @@ TEST(VectorState, environment_of_the_16_bit_form_has_seven_words) {
   ASSERT_EQ(run(machine, {0xdb, 0xe3, 0xd9, 0xe8, 0x66, 0xd9, 0x36}), -1);  // data16 fnstenv [esi]
   EXPECT_EQ(peek<uint16_t>(machine, 4), 0x3fff);
   EXPECT_EQ(peek<uint16_t>(machine, 6), (TestMachine::kCode + 2) & 0xffff);
-  EXPECT_EQ(peek<uint16_t>(machine, 8), 0x18);
+  EXPECT_EQ(peek<uint16_t>(machine, 8), 0);
   EXPECT_EQ(peek<uint16_t>(machine, 14), 0xeeee);
 }
 
-TEST(VectorState, environment_of_real_mode_has_linear_pointers) {
+TEST(VectorState, environment_of_real_mode_has_no_selectors) {
   TestMachine machine(TestMode::Real16);
   machine.cpu().gpr[kRbx] = 0x200;
   machine.cpu().fault = {};
@@ -251,8 +262,8 @@ TEST(VectorState, environment_of_real_mode_has_linear_pointers) {
   };
   EXPECT_EQ(word(0), 0x37f);
   EXPECT_EQ(word(3), (TestMachine::kCode + 2) & 0xffff);
-  EXPECT_EQ(word(4), (TestMachine::kCode >> 16) << 12 | 0x107);
-  EXPECT_EQ(word(5), 0x200);
+  EXPECT_EQ(word(4), 0);
+  EXPECT_EQ(word(5), 0);
   EXPECT_EQ(word(6), 0);
 }
 

@@ -20,12 +20,19 @@ constexpr int8_t kMemoryBytes[8][8] = {
     {2, -2, -2, -2, 10, 8, -10, -8},  // DF: FILD.. m16int; FBLD; FILD m64int; FBSTP; FISTP m64int
 };
 
+void record_exactly(Cpu& cpu, const Insn& insn, const X87Result& result) {
+  record_x87(cpu, insn);
+  if ((result.raised & ~cpu.fpu.fcw & kFcwMasks) == 0) return;
+  cpu.fpu.fop = static_cast<uint16_t>((insn.dst & 7U) << 8 | insn.src);
+  if (!is_x87_register_form(insn)) cpu.fpu.fdp = effective_address(cpu, insn);
+}
+
 Step x87_register(Cpu& cpu, const Insn& insn) {
   if (!x87_usable(cpu, true)) return Step::Fault;
   X87Result result;
   run_x87(cpu, x87_register_stub(insn.dst, insn.src), nullptr, result);
   commit_x87(cpu, result);
-  record_x87(cpu, insn);
+  record_exactly(cpu, insn, result);
   return Step::Next;
 }
 
@@ -37,8 +44,7 @@ Step x87_load(Cpu& cpu, const Insn& insn) {
   X87Result result;
   run_x87(cpu, x87_memory_stub(insn.dst, insn.aux), operand, result);
   commit_x87(cpu, result);
-  record_x87(cpu, insn);
-  record_x87_operand(cpu, insn);
+  record_exactly(cpu, insn, result);
   return Step::Next;
 }
 
@@ -53,8 +59,7 @@ Step x87_store(Cpu& cpu, const Insn& insn) {
   const bool stored = (result.raised & ~cpu.fpu.fcw & kFswFlags & ~kPrecision) == 0;
   if (stored && !store_block(cpu, insn, operand, static_cast<unsigned>(size))) return Step::Fault;
   commit_x87(cpu, result);
-  record_x87(cpu, insn);
-  record_x87_operand(cpu, insn);
+  record_exactly(cpu, insn, result);
   return Step::Next;
 }
 
@@ -80,11 +85,6 @@ Handler bind_exact(const Decoded& decoded) {
 }
 
 }  // namespace
-
-void record_x87_operand(Cpu& cpu, const Insn& insn) {
-  cpu.fpu.fdp = effective_address(cpu, insn);
-  cpu.fpu.fds = cpu.seg[insn.seg].selector;
-}
 
 Step x87_exact(Cpu& cpu, const Insn& insn) {
   if (is_x87_register_form(insn)) return x87_register(cpu, insn);

@@ -31,14 +31,21 @@ void commit_x87(Cpu& cpu, const X87Result& result);
 // bind_x87() leaves the opcode byte in insn.dst, ModRM in insn.src and ModRM.reg in insn.aux.
 inline bool is_x87_register_form(const Insn& insn) { return insn.src >= 0xc0; }
 
-// FIP, FCS and FOP tell of the last non-control instruction, FDP and FDS of its memory operand (SDM
-// 1 8.1.8, 8.1.9). CPUID offers neither FDP_EXCPTN_ONLY nor the deprecation of FCS and FDS.
-inline void record_x87(Cpu& cpu, const Insn& insn) {
-  cpu.fpu.fop = static_cast<uint16_t>((insn.dst & 7U) << 8 | insn.src);
-  cpu.fpu.fip = insn_rip(cpu, insn);
-  cpu.fpu.fcs = cpu.seg[kCs].selector;
+// FIP tells of the last non-control instruction; FOP and FDP of the last that raised an unmasked
+// exception; FCS and FDS are 0 (SDM 1 8.1.8, 8.1.9; FDP_EXCPTN_ONLY and ZERO_FCS_FDS of CPUID).
+inline void record_x87(Cpu& cpu, const Insn& insn) { cpu.fpu.fip = insn_rip(cpu, insn); }
+
+// The guest's control and status words, tags and registers, to and from the x87 part of an FXSAVE
+// image; the pointers are left alone.
+void put_x87(const FpuState& fpu, FxImage& image);
+void take_x87(FpuState& fpu, const FxImage& image);
+
+// True when an instruction depends on its operands and the control word alone, and reports nothing:
+// the unit may be used, all exceptions are masked and none is pending.
+inline bool is_x87_quiet(const Cpu& cpu) {
+  return (cpu.cr0 & (kCr0Em | kCr0Ts)) == 0 && (cpu.fpu.fsw & kFswEs) == 0 &&
+         (~cpu.fpu.fcw & kFcwMasks) == 0;
 }
-void record_x87_operand(Cpu& cpu, const Insn& insn);
 
 // Any data instruction by run_x87().
 Step x87_exact(Cpu& cpu, const Insn& insn);

@@ -48,10 +48,6 @@ struct Environment {
   uint32_t field[kEnvFields];
 };
 
-uint32_t linear_pointer(uint64_t offset, uint16_t selector) {
-  return static_cast<uint32_t>(offset) + (static_cast<uint32_t>(selector) << 4);
-}
-
 Environment make_environment(const Cpu& cpu, bool wide) {
   const FpuState& fpu = cpu.fpu;
   // Reserved halves of the 32-bit image are stored as ones.
@@ -63,13 +59,12 @@ Environment make_environment(const Cpu& cpu, bool wide) {
   const uint32_t opcode = fpu.fop & 0x7ffU;
   if (!is_real_or_vm86(cpu)) {
     env.field[3] = static_cast<uint32_t>(fpu.fip);
-    env.field[4] = opcode << 16 | fpu.fcs;
+    env.field[4] = opcode << 16;
     env.field[5] = static_cast<uint32_t>(fpu.fdp);
-    env.field[6] = kReserved | fpu.fds;
+    env.field[6] = kReserved;
     return env;
   }
-  const uint32_t fip = linear_pointer(fpu.fip, fpu.fcs);
-  const uint32_t fdp = linear_pointer(fpu.fdp, fpu.fds);
+  const auto fip = static_cast<uint32_t>(fpu.fip), fdp = static_cast<uint32_t>(fpu.fdp);
   env.field[3] = (wide ? kReserved : 0) | (fip & 0xffffU);
   env.field[4] = (fip >> 16) << 12 | opcode;
   env.field[5] = (wide ? kReserved : 0) | (fdp & 0xffffU);
@@ -84,10 +79,8 @@ void take_environment(Cpu& cpu, const Environment& env, bool wide) {
   fpu.empty = empty_from_tags(static_cast<uint16_t>(env.field[2]));
   if (!is_real_or_vm86(cpu)) {
     fpu.fip = env.field[3];
-    fpu.fcs = static_cast<uint16_t>(env.field[4]);
     if (wide) fpu.fop = static_cast<uint16_t>((env.field[4] >> 16) & 0x7ffU);
     fpu.fdp = env.field[5];
-    fpu.fds = static_cast<uint16_t>(env.field[6]);
     return;
   }
   // The 16-bit form has room for 4 high bits only.
@@ -95,7 +88,6 @@ void take_environment(Cpu& cpu, const Environment& env, bool wide) {
   fpu.fip = ((env.field[4] >> 12) & high) << 16 | (env.field[3] & 0xffffU);
   fpu.fop = static_cast<uint16_t>(env.field[4] & 0x7ffU);
   fpu.fdp = ((env.field[6] >> 12) & high) << 16 | (env.field[5] & 0xffffU);
-  fpu.fcs = fpu.fds = 0;
 }
 
 // The image as it stands in memory: `bytes` must hold the environment.

@@ -15,10 +15,6 @@ namespace {
 constexpr uint16_t kC1 = 0x0200, kAllConditions = 0x4700;
 
 // --- the guest's stack
-bool is_quiet(const Cpu& cpu) {
-  return (cpu.cr0 & (kCr0Em | kCr0Ts)) == 0 && (cpu.fpu.fsw & kFswEs) == 0 &&
-         (~cpu.fpu.fcw & kFcwMasks) == 0;
-}
 unsigned physical(const FpuState& fpu, unsigned i) { return (fpu_top(fpu) + i) & 7U; }
 bool is_empty(const FpuState& fpu, unsigned i) {
   return ((fpu.empty >> physical(fpu, i)) & 1U) != 0;
@@ -49,7 +45,7 @@ template <unsigned Reg>
 Step arithmetic_registers(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
   const unsigned i = insn.src & 7U;
-  if (!is_quiet(cpu) || is_empty(fpu, 0) || is_empty(fpu, i)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0) || is_empty(fpu, i)) [[unlikely]]
     return x87_exact(cpu, insn);
   const bool to_top = insn.dst == 0xd8;
   uint8_t* x = st(fpu, to_top ? 0 : i);
@@ -64,13 +60,12 @@ Step arithmetic_registers(Cpu& cpu, const Insn& insn) {
 template <unsigned Opcode, unsigned Reg, typename T>
 Step arithmetic_memory(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
-  if (!is_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
     return x87_exact(cpu, insn);
   T operand = 0;
   if (!load<T>(cpu, insn, operand)) return Step::Fault;
   const HostControl control(fpu.fcw);
   finish(cpu, insn, host_update<Opcode, Reg << 3 | 7>(st(fpu, 0), &operand));
-  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 
@@ -78,7 +73,7 @@ Step arithmetic_memory(Cpu& cpu, const Insn& insn) {
 template <unsigned Opcode, unsigned Modrm>
 Step unary(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
-  if (!is_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
     return x87_exact(cpu, insn);
   const HostControl control(fpu.fcw);
   finish(cpu, insn, host_update<Opcode, Modrm>(st(fpu, 0), nullptr));
@@ -89,7 +84,7 @@ Step unary(Cpu& cpu, const Insn& insn) {
 template <unsigned Opcode, unsigned Reg, typename T>
 Step load_number(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
-  if (!is_quiet(cpu) || !is_empty(fpu, 7)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || !is_empty(fpu, 7)) [[unlikely]]
     return x87_exact(cpu, insn);
   T operand = 0;
   if (!load<T>(cpu, insn, operand)) return Step::Fault;
@@ -97,23 +92,21 @@ Step load_number(Cpu& cpu, const Insn& insn) {
   const uint16_t status = host_load<Opcode, Reg << 3 | 7>(value, &operand);
   push(fpu, value);
   finish(cpu, insn, status);
-  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 Step load_extended(Cpu& cpu, const Insn& insn) {
-  if (!is_quiet(cpu) || !is_empty(cpu.fpu, 7)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || !is_empty(cpu.fpu, 7)) [[unlikely]]
     return x87_exact(cpu, insn);
   uint8_t value[10];
   if (!load_block(cpu, insn, value, sizeof(value))) return Step::Fault;
   push(cpu.fpu, value);
   finish(cpu, insn, 0);
-  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 Step load_register(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
   const unsigned i = insn.src & 7U;
-  if (!is_quiet(cpu) || !is_empty(fpu, 7) || is_empty(fpu, i)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || !is_empty(fpu, 7) || is_empty(fpu, i)) [[unlikely]]
     return x87_exact(cpu, insn);
   push(fpu, st(fpu, i));
   finish(cpu, insn, 0);
@@ -121,7 +114,7 @@ Step load_register(Cpu& cpu, const Insn& insn) {
 }
 template <uint64_t Significand, uint16_t Exponent>
 Step load_constant(Cpu& cpu, const Insn& insn) {
-  if (!is_quiet(cpu) || !is_empty(cpu.fpu, 7)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || !is_empty(cpu.fpu, 7)) [[unlikely]]
     return x87_exact(cpu, insn);
   uint8_t value[10];
   constexpr uint64_t kSignificand = Significand;
@@ -137,7 +130,7 @@ Step load_constant(Cpu& cpu, const Insn& insn) {
 template <unsigned Opcode, unsigned Reg, typename T, bool Pop>
 Step store_number(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
-  if (!is_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
     return x87_exact(cpu, insn);
   T operand = 0;
   uint16_t status = 0;
@@ -148,23 +141,21 @@ Step store_number(Cpu& cpu, const Insn& insn) {
   if (!store<T>(cpu, insn, operand)) return Step::Fault;
   finish(cpu, insn, status);
   if constexpr (Pop) pop(fpu);
-  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 Step store_extended(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
-  if (!is_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
     return x87_exact(cpu, insn);
   if (!store_block(cpu, insn, st(fpu, 0), 10)) return Step::Fault;
   finish(cpu, insn, 0);
   pop(fpu);
-  record_x87_operand(cpu, insn);
   return Step::Next;
 }
 template <bool Pop>
 Step store_register(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
-  if (!is_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0)) [[unlikely]]
     return x87_exact(cpu, insn);
   const unsigned to = physical(fpu, insn.src & 7U);
   std::memmove(fpu.st[to], st(fpu, 0), 10);
@@ -178,7 +169,7 @@ Step store_register(Cpu& cpu, const Insn& insn) {
 Step exchange(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
   const unsigned i = insn.src & 7U;
-  if (!is_quiet(cpu) || is_empty(fpu, 0) || is_empty(fpu, i)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0) || is_empty(fpu, i)) [[unlikely]]
     return x87_exact(cpu, insn);
   const __m128i top = _mm_load_si128(reinterpret_cast<__m128i*>(st(fpu, 0)));
   std::memmove(st(fpu, 0), st(fpu, i), 16);
@@ -188,7 +179,7 @@ Step exchange(Cpu& cpu, const Insn& insn) {
 }
 template <bool Absolute>
 Step sign(Cpu& cpu, const Insn& insn) {
-  if (!is_quiet(cpu) || is_empty(cpu.fpu, 0)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(cpu.fpu, 0)) [[unlikely]]
     return x87_exact(cpu, insn);
   uint8_t& top = st(cpu.fpu, 0)[9];
   top = static_cast<uint8_t>(Absolute ? top & 0x7fU : top ^ 0x80U);
@@ -201,7 +192,7 @@ template <unsigned Opcode, unsigned Reg, bool ToEflags, unsigned Pops>
 Step compare(Cpu& cpu, const Insn& insn) {
   FpuState& fpu = cpu.fpu;
   const unsigned i = insn.src & 7U;
-  if (!is_quiet(cpu) || is_empty(fpu, 0) || is_empty(fpu, i)) [[unlikely]]
+  if (!is_x87_quiet(cpu) || is_empty(fpu, 0) || is_empty(fpu, i)) [[unlikely]]
     return x87_exact(cpu, insn);
   ArithmeticFlags flags = 0;
   const uint16_t status = host_compare<Opcode, 0xc1 | Reg << 3>(st(fpu, 0), st(fpu, i), flags);

@@ -63,17 +63,23 @@ namespace {
 
 constexpr unsigned kStubStride = 4;
 
-// Loads only what FXRSTOR needs for the x87 part; the guest's XMM registers are not involved.
-void fill_image(const FpuState& fpu, FxImage& image) {
+}  // namespace
+
+void put_x87(const FpuState& fpu, FxImage& image) {
   image.fcw = fpu.fcw;
   image.fsw = fpu.fsw;
   image.tags = static_cast<uint8_t>(~fpu.empty);
-  image.mxcsr_mask = 0;
   const unsigned top = fpu_top(fpu);
   for (unsigned i = 0; i < 8; ++i) std::memcpy(image.st[i], fpu.st[(top + i) & 7U], 16);
 }
 
-}  // namespace
+void take_x87(FpuState& fpu, const FxImage& image) {
+  fpu.fcw = image.fcw;
+  fpu.fsw = image.fsw;
+  fpu.empty = static_cast<uint8_t>(~image.tags);
+  const unsigned top = fpu_top(fpu);
+  for (unsigned i = 0; i < 8; ++i) std::memcpy(fpu.st[(top + i) & 7U], image.st[i], 16);
+}
 
 X87Stub x87_register_stub(uint8_t opcode, uint8_t modrm) {
   return trapeze_x87_registers + ((opcode & 7U) * 64 + (modrm & 63U)) * kStubStride;
@@ -83,7 +89,8 @@ X87Stub x87_memory_stub(uint8_t opcode, uint8_t reg) {
 }
 
 void run_x87(const Cpu& cpu, X87Stub stub, void* operand, X87Result& result) {
-  fill_image(cpu.fpu, result.image);
+  put_x87(cpu.fpu, result.image);
+  result.image.mxcsr_mask = 0;
   // Started from clean flags, what the instruction raises can be told from what is sticky, and an
   // exception that is already pending (CR0.NE = 0) cannot hit the host.
   const auto sticky = static_cast<uint16_t>(cpu.fpu.fsw & (kFswFlags | kFswStackFault));
@@ -95,11 +102,7 @@ void run_x87(const Cpu& cpu, X87Stub stub, void* operand, X87Result& result) {
 }
 
 void commit_x87(Cpu& cpu, const X87Result& result) {
-  FpuState& fpu = cpu.fpu;
-  fpu.fsw = result.image.fsw;
-  fpu.empty = static_cast<uint8_t>(~result.image.tags);
-  const unsigned top = fpu_top(fpu);
-  for (unsigned i = 0; i < 8; ++i) std::memcpy(fpu.st[(top + i) & 7U], result.image.st[i], 16);
+  take_x87(cpu.fpu, result.image);
   cpu.arith = result.flags;
 }
 

@@ -45,8 +45,7 @@ bool is_zero(const void* data, size_t size) {
 
 bool x87_in_use(const FpuState& fpu) {
   const bool control_is_initial = fpu.fcw == kFcwReset && fpu.fsw == 0 && fpu.empty == 0xff &&
-                                  fpu.fop == 0 && (fpu.fip | fpu.fdp) == 0 &&
-                                  (fpu.fcs | fpu.fds) == 0;
+                                  fpu.fop == 0 && (fpu.fip | fpu.fdp) == 0;
   return !control_is_initial || !is_zero(fpu.st, sizeof(fpu.st));
 }
 

@@ -41,6 +41,10 @@ constexpr Name kState[] = {
     STATE(sse_absent),
     STATE(site),
     STATE(spare),
+    STATE(x87_absent),
+    STATE(x87_masks),
+    {offsetof(Cpu, fpu) + offsetof(FpuState, fip), "fpu.fip"},
+    {offsetof(Cpu, fpu) + offsetof(FpuState, fip) + 4, "fpu.fip+4"},
 };
 #undef STATE
 

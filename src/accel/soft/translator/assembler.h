@@ -98,6 +98,16 @@ class Assembler : public Xbyak::CodeGenerator {
     db(0x65);
     mov(dword[Xbyak::RegExp(offset)], value);
   }
+  // XSAVE (4) or XRSTOR (5).
+  void xsave_state(unsigned extension, size_t offset) {
+    for (const unsigned next : {0x65U, 0x0fU, 0xaeU, 0x04U | extension << 3, 0x25U}) db(next);
+    dd(static_cast<uint32_t>(offset));
+  }
+  // FLDCW
+  void load_control_word_state(size_t offset) {
+    for (const unsigned next : {0x65U, 0xd9U, 0x2cU, 0x25U}) db(next);
+    dd(static_cast<uint32_t>(offset));
+  }
   void jump_state(size_t offset) {
     db(0x65);
     jmp(qword[Xbyak::RegExp(offset)]);

@@ -10,6 +10,33 @@ namespace {
 
 constexpr uint32_t kEntryBytes = 21;  // of the check at the entry
 
+// False for what goes on with the next instruction, if it does not ask C++.
+bool may_leave(Form form) {
+  switch (form) {
+    case Form::Plain:
+    case Form::Nothing:
+    case Form::Lea:
+    case Form::Push:
+    case Form::Pop:
+    case Form::X87:
+      return false;
+    case Form::Interpret:
+    case Form::Leave:
+    case Form::Jump:
+    case Form::JumpIf:
+    case Form::Call:
+    case Form::Return:
+    case Form::PushFlags:
+    case Form::DisableInterrupts:
+    case Form::EnableInterrupts:
+    case Form::SwapGs:
+    case Form::CompareExchangeWide:
+    case Form::ReadSegment:
+      break;
+  }
+  return true;
+}
+
 }  // namespace
 
 using Xbyak::Reg64;
@@ -61,6 +88,7 @@ void BlockTranslator::add(const Decoded& decoded, std::span<const uint8_t> bytes
     item.form = form_of(decoded.zy, decoded.operands);
     if (uses_sse_state(decoded.zy)) translation_.uses_sse = true;
     if (uses_avx_state(decoded.zy)) translation_.uses_sse = translation_.uses_avx = true;
+    if (uses_x87_state(decoded.zy)) translation_.uses_x87 = true;
   }
   open_ended_ = !ends_block(decoded);
 }
@@ -80,9 +108,10 @@ bool BlockTranslator::extend(std::span<const uint8_t> bytes) {
     const DecodeStatus status =
         translator_.decoder_.decode(translation_.code_size, bytes.subspan(at), at, decoded);
     if (status != DecodeStatus::Ok) return false;
-    // A check at the entry loads the XMM registers: not for code that may not be reached.
+    // Checks at the entry load registers: not for code that may not be reached.
     if (uses_sse_state(decoded.zy) && !translation_.uses_sse) return false;
     if (uses_avx_state(decoded.zy) && !translation_.uses_avx) return false;
+    if (uses_x87_state(decoded.zy) && !translation_.uses_x87) return false;
     bind(decoded, translator_.model_);
     const unsigned length = decoded.insn.length;
     add(decoded, bytes.subspan(at, length));
@@ -108,18 +137,18 @@ void BlockTranslator::emit() {
   translation_.body = code_.here();
   DCHECK(translation_.body - translation_.entry == kEntryBytes);
   if (translation_.uses_sse) {
-    code_.load(regs::ecx,
-               translation_.uses_avx ? TRAPEZE_STATE(avx_absent) : TRAPEZE_STATE(sse_absent));
-    code_.skip_jump_if_rcx_zero();
-    const uint32_t site = new_site(first, SiteKind::Sse);
-    cold(code_.jump(), site, {});
-    translator_.sites_[site].next = code_.here();
+    check_state(first, SiteKind::Sse,
+                translation_.uses_avx ? TRAPEZE_STATE(avx_absent) : TRAPEZE_STATE(sse_absent));
   }
+  if (translation_.uses_x87) check_state(first, SiteKind::X87, TRAPEZE_STATE(x87_absent));
   translation_.live_body = code_.here();
   plan_groups();
   plan_keeps();
   for (unsigned i = 0; i < items_.size(); ++i) {
     next_item_is_here();
+    if (places_[i].group != kNone && groups_[places_[i].group].first == i) {
+      groups_[places_[i].group].x87_before = x87_before_;
+    }
     emit_item(items_[i]);
     if (places_[i].group != kNone && groups_[places_[i].group].last == i) {
       settle_rsp();
@@ -129,6 +158,7 @@ void BlockTranslator::emit() {
   }
   if (open_ended_) {
     next_item_is_here();
+    settle_fip();
     emit_exit(next_rip_of(items_.back()));
   }
   waiting_for_next_.clear();
@@ -138,6 +168,14 @@ void BlockTranslator::emit() {
   emit_cold();
   translator_.cold_here_ = code_.here();
   code_.restart(translation_.end);
+}
+
+void BlockTranslator::check_state(const Item& first, SiteKind kind, size_t absent) {
+  code_.load(regs::ecx, absent);
+  code_.skip_jump_if_rcx_zero();
+  const uint32_t site = new_site(first, kind);
+  cold(code_.jump(), site, {});
+  translator_.sites_[site].next = code_.here();
 }
 
 void BlockTranslator::next_item_is_here() {
@@ -153,6 +191,7 @@ void BlockTranslator::emit_item(const Item& item) {
   bool done = false;
   if (pending_rsp_ != 0 && uses_rsp(item)) settle_rsp();
   if (item.form != Form::Plain && item.form != Form::Nothing) cached_ = kInMemory;
+  if (may_leave(item.form)) settle_fip();
   switch (item.form) {
     case Form::Interpret:
       break;
@@ -205,11 +244,15 @@ void BlockTranslator::emit_item(const Item& item) {
     case Form::ReadSegment:
       done = emit_read_segment(item);
       break;
+    case Form::X87:
+      done = emit_x87(item);
+      break;
   }
   if (!done) {
     code_.keep_in_line(kJumpBytes);
     emit_interpret(item);
     cached_ = kInMemory;
+    if (item.form == Form::X87) x87_before_ = kNoX87;  // it has written FIP itself
   }
   emit_islands();
 }
@@ -226,6 +269,8 @@ uint32_t BlockTranslator::new_site(const Item& item, SiteKind kind) {
   site.linear = translation_.linear;
   site.uses_sse = translation_.uses_sse;
   site.uses_avx = translation_.uses_avx;
+  site.uses_x87 = translation_.uses_x87;
+  site.x87_before = x87_before_;
   site.insn = item.insn;
   if (kind == SiteKind::Interpret || kind == SiteKind::Memory) waiting_for_next_.push_back(number);
   return number;

@@ -48,6 +48,7 @@ class BlockTranslator {
     uint32_t site = kNone;
     uint32_t after = kNone;  // where the last item's code ends
     uint8_t cached_after = kInMemory;
+    uint16_t x87_before = kNoX87;  // as the first item finds it
   };
   // What planning knows of an item's place in a group.
   struct Place {
@@ -207,6 +208,10 @@ class BlockTranslator {
   bool emit_bit_string(const Item& item);
   bool emit_read_segment(const Item& item);
   bool emit_push_memory(const Item& item);
+  bool emit_x87(const Item& item);
+  void emit_load_control_word(const Item& item, HostMemory memory);
+  // Writes FIP, where an x87 instruction has left that for later.
+  void settle_fip();
 
   static void to_code64(const ZydisDecodedInstruction& zy, Encoding& encoding,
                         PlainOperands& operands);
@@ -270,6 +275,8 @@ class BlockTranslator {
   void push_return_address(const Item& item);
 
   uint32_t new_site(const Item& item, SiteKind kind);
+  // A look at the entry whether the host's registers hold the guest's.
+  void check_state(const Item& first, SiteKind kind, size_t absent);
   // A JRCXZ at `at` that must reach a jump to the site's cold code, or (site kNone) one that
   // empties the return stack and comes back.
   struct Island {
@@ -325,6 +332,7 @@ class BlockTranslator {
   // The guest register that RCX holds a copy of; kInMemory: none. All ways to the next instruction
   // bring it along: Site::cached, Group::cached_after.
   uint8_t cached_ = kInMemory;
+  uint16_t x87_before_ = kNoX87;  // Site::x87_before
   std::vector<ColdSite> cold_sites_;
   std::vector<ColdExit> cold_exits_;
   std::vector<ColdReturn> cold_returns_;

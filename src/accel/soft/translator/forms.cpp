@@ -223,6 +223,30 @@ bool is_aligned_vex(const ZydisDecodedInstruction& zy) {
   return zy.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX1;
 }
 
+bool is_x87_control(ZydisMnemonic mnemonic) {
+  for (const ZydisMnemonic control :
+       {ZYDIS_MNEMONIC_FWAIT, ZYDIS_MNEMONIC_FLDCW, ZYDIS_MNEMONIC_FNSTCW, ZYDIS_MNEMONIC_FNSTSW,
+        ZYDIS_MNEMONIC_FNCLEX}) {
+    if (mnemonic == control) return true;
+  }
+  return false;
+}
+
+bool uses_x87_state(const ZydisDecodedInstruction& zy) {
+  if (zy.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+      zy.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT) {
+    return false;
+  }
+  // What has the pointers in it, or sets them; and what does nothing on any CPU since the 387.
+  for (const ZydisMnemonic other :
+       {ZYDIS_MNEMONIC_FNINIT, ZYDIS_MNEMONIC_FNSTENV, ZYDIS_MNEMONIC_FLDENV, ZYDIS_MNEMONIC_FNSAVE,
+        ZYDIS_MNEMONIC_FRSTOR, ZYDIS_MNEMONIC_FENI8087_NOP, ZYDIS_MNEMONIC_FDISI8087_NOP,
+        ZYDIS_MNEMONIC_FSETPM287_NOP}) {
+    if (zy.mnemonic == other) return false;
+  }
+  return (zy.opcode >= 0xd8 && zy.opcode <= 0xdf) || zy.mnemonic == ZYDIS_MNEMONIC_FWAIT;
+}
+
 Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
   if (is_vex(zy)) {
     // 32-bit code zeroes eight registers, the host all of them.
@@ -235,6 +259,7 @@ Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* opera
   if (reads_segment) return Form::ReadSegment;
   const Form form = kForms[static_cast<size_t>(zy.mnemonic)];
   if (form != Form::Interpret) return form;
+  if (uses_x87_state(zy)) return Form::X87;
   return uses_sse_state(zy) ? Form::Plain : Form::Interpret;
 }
 

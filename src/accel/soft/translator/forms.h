@@ -25,10 +25,16 @@ enum class Form : uint8_t {
   SwapGs,
   CompareExchangeWide,  // CMPXCHG8B, CMPXCHG16B
   ReadSegment,          // MOV of a segment register to a general one
+  X87,
 };
 
 // True for what needs the SSE unit: XMM registers or MXCSR.
 bool uses_sse_state(const ZydisDecodedInstruction& zy);
+
+// True for x87 instructions that run on the host's unit while it holds the guest's state.
+bool uses_x87_state(const ZydisDecodedInstruction& zy);
+// Those of them that leave FIP alone (SDM 1 8.1.8).
+bool is_x87_control(ZydisMnemonic mnemonic);
 
 Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands);
 

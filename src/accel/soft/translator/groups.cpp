@@ -73,6 +73,7 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
       reach = {kRspNumber, -8, 8, true, false};
       return item.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     case Form::Plain:
+    case Form::X87:
       break;
     case Form::Interpret:
     case Form::Nothing:
@@ -136,6 +137,8 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
       break;
     case Form::DisableInterrupts:
       return translation_.table != FastTable::User;
+    case Form::X87:
+      return item.zy.mnemonic != ZYDIS_MNEMONIC_FLDCW;  // it may ask the interpreter
   }
   return false;
 }
@@ -196,7 +199,7 @@ unsigned BlockTranslator::extend_group(unsigned first, Group& group,
       place.access = true;
       place.disp = disp;
       ++accesses;
-    } else if (item.form == Form::Plain && has_memory(item)) {
+    } else if ((item.form == Form::Plain || item.form == Form::X87) && has_memory(item)) {
       break;
     } else if (!can_be_inside(item)) {
       break;
@@ -325,6 +328,7 @@ void BlockTranslator::emit_ungrouped() {
     if (group.site == kKeptSite) continue;
     translator_.sites_[group.site].next = code_.here();
     cached_ = kInMemory;
+    x87_before_ = group.x87_before;
     for (unsigned i = group.first; i <= group.last; ++i) {
       next_item_is_here();
       emit_item(items_[i]);

@@ -49,6 +49,7 @@ bool BlockTranslator::keeps_pages(const Item& item) {
     case Form::CompareExchangeWide:
     case Form::ReadSegment:
     case Form::DisableInterrupts:
+    case Form::X87:
       return true;
     case Form::Interpret:
     case Form::Leave:

@@ -6,6 +6,7 @@
 #include "accel/soft/cache/bind.h"
 #include "accel/soft/exec/fpu.h"
 #include "accel/soft/exec/vex.h"
+#include "accel/soft/exec/x87.h"
 #include "accel/soft/exec/xsave.h"
 #include "accel/soft/mmu/access.h"
 #include "accel/soft/mmu/fast_tlb.h"
@@ -17,24 +18,41 @@ namespace {
 // Ends what the interpreter is given to run.
 void resume_handler(Cpu& cpu, const Insn*) { cpu.translator.resumed = 1; }
 
+constexpr unsigned kXstateBvAt = 512;  // XSAVE's header (SDM 1 13.4.2)
+
+FxImage& x87_image(Cpu& cpu) { return *reinterpret_cast<FxImage*>(cpu.translator.x87_area); }
+
+// What the stubs have saved becomes the guest's state.
+void take_saved_x87(Cpu& cpu) {
+  if (cpu.translator.x87_saved == 0) return;
+  cpu.translator.x87_saved = 0;
+  exec::take_x87(cpu.fpu, x87_image(cpu));
+}
+
 bool sse_is_native(const Cpu& cpu) {
   return exec::sse_usable(cpu) && (cpu.fpu.mxcsr & kMxcsrMasks) == kMxcsrMasks;
 }
 
-// True when translated code may run what the site's translation has of SSE and AVX.
-bool vectors_are_native(const Cpu& cpu, const Site& site) {
-  if (!site.uses_sse) return true;
-  return sse_is_native(cpu) && (!site.uses_avx || exec::avx_usable(cpu));
+// True when translated code may run what the site's translation has of SSE, AVX and x87.
+bool is_native(const Cpu& cpu, const Site& site) {
+  if (site.uses_sse && !sse_is_native(cpu)) return false;
+  if (site.uses_avx && !exec::avx_usable(cpu)) return false;
+  return !site.uses_x87 || exec::is_x87_quiet(cpu);
 }
 
-// Whether the slow stub is to load the guest's vector registers.
-void ask_for_vectors(Cpu& cpu, bool wanted) {
+// Asks the slow stub to load the guest's registers that the site's translation uses.
+void ask_for_state(Cpu& cpu, const Site& site) {
   Reload reload = Reload::None;
-  if (wanted) {
+  if (site.uses_sse) {
     cpu.translator.avx_absent = exec::avx_usable(cpu) ? 0 : 1;
     reload = exec::has_upper_halves(cpu) ? Reload::All : Reload::Low;
   }
   cpu.translator.reload_sse = static_cast<uint64_t>(reload);
+  cpu.translator.reload_x87 = site.uses_x87 ? 1 : 0;
+  if (!site.uses_x87) return;
+  exec::put_x87(cpu.fpu, x87_image(cpu));
+  constexpr uint64_t kX87Component = 1;
+  std::memcpy(cpu.translator.x87_area + kXstateBvAt, &kX87Component, sizeof(kX87Component));
 }
 
 }  // namespace
@@ -43,6 +61,7 @@ bool Translator::run(Cpu& cpu, const void* code) {
   for (;;) {
     ++stats_.enters;
     const uint64_t number = stubs_.enter(&cpu, code);
+    take_saved_x87(cpu);
     if (number == kLeftByStub) {
       const bool interpret = interpret_block_;
       interpret_block_ = false;
@@ -82,7 +101,9 @@ const void* Translator::slow_entry(void* cpu_pointer, uint64_t number) {
 
 const void* Translator::slow(Cpu& cpu, const Site& site) {
   const uint64_t linear = site.linear;
-  cpu.translator.reload_sse = 0;
+  cpu.translator.reload_sse = cpu.translator.reload_x87 = 0;
+  take_saved_x87(cpu);
+  if (site.x87_before != kNoX87) cpu.fpu.fip = linear + site.x87_before;
   switch (site.kind) {
     case SiteKind::Attention:
       ++stats_.exits_attention;
@@ -102,7 +123,8 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
       return nullptr;
     }
     case SiteKind::Sse:
-      if (vectors_are_native(cpu, site)) return resume(cpu, site, site.next);
+    case SiteKind::X87:
+      if (is_native(cpu, site)) return resume(cpu, site, site.next);
       cpu.rip = linear;
       interpret_block_ = true;
       return nullptr;
@@ -115,7 +137,7 @@ const void* Translator::slow(Cpu& cpu, const Site& site) {
 }
 
 const void* Translator::resume(Cpu& cpu, const Site& site, uint32_t offset) {
-  ask_for_vectors(cpu, site.uses_sse);
+  ask_for_state(cpu, site);
   return address(offset);
 }
 
@@ -169,6 +191,7 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
   Site used;
   used.uses_sse = site.uses_sse;
   used.uses_avx = site.uses_avx;
+  used.uses_x87 = site.uses_x87;
   cpu.gpr[kRipReg] = linear;
   cpu.translator.resumed = 0;
   const uint64_t tag = cpu.translator.tag;
@@ -180,11 +203,11 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
   }
   // Another tag: rights or translations have changed, and this code may be for the old ones.
   const bool stale = flush_wanted_ || translations_[translation].dead || cpu.translator.tag != tag;
-  if (stale || next == kNone || !vectors_are_native(cpu, used)) {
+  if (stale || next == kNone || !is_native(cpu, used)) {
     cpu.rip = linear + code[0].start + code[0].length;
     return nullptr;
   }
-  ask_for_vectors(cpu, used.uses_sse);
+  ask_for_state(cpu, used);
   if (cached != kInMemory) cpu.translator.cached = cpu.gpr[cached];
   return address(next);
 }

@@ -63,6 +63,33 @@ void load_vectors(Assembler& code, bool has_avx) {
   code.store_imm32(TRAPEZE_STATE(sse_absent), 0);
 }
 
+// XSAVE and XRSTOR of the x87 component; use EAX and EDX.
+void save_x87(Assembler& code) {
+  Xbyak::Label done;
+  code.load(regs::rax, TRAPEZE_STATE(x87_absent));
+  code.test(regs::eax, regs::eax);
+  code.jnz(done, Assembler::T_NEAR);
+  code.mov(regs::eax, 1);
+  code.xor_(regs::edx, regs::edx);
+  code.xsave_state(4, TRAPEZE_STATE(x87_area));
+  code.fninit();  // C++ code wants it empty
+  code.store_imm32(TRAPEZE_STATE(x87_absent), 1);
+  code.store_imm32(TRAPEZE_STATE(x87_saved), 1);
+  code.L(done);
+}
+
+void load_x87(Assembler& code) {
+  Xbyak::Label done;
+  code.load(regs::rax, TRAPEZE_STATE(reload_x87));
+  code.test(regs::eax, regs::eax);
+  code.jz(done, Assembler::T_NEAR);
+  code.mov(regs::eax, 1);
+  code.xor_(regs::edx, regs::edx);
+  code.xsave_state(5, TRAPEZE_STATE(x87_area));
+  code.store_imm32(TRAPEZE_STATE(x87_absent), 0);
+  code.L(done);
+}
+
 void save_guest(Assembler& code, bool has_avx) {
   for (unsigned guest = 0; guest < 16; ++guest) {
     if (kHostRegister[guest] != kInMemory) {
@@ -79,6 +106,7 @@ void save_guest(Assembler& code, bool has_avx) {
   code.jnz(done, Assembler::T_NEAR);
   save_vectors(code, has_avx);
   code.L(done);
+  save_x87(code);
 }
 
 void load_guest(Assembler& code) {
@@ -252,6 +280,7 @@ Stubs emit_stubs(Assembler& code, const std::byte* exec_base, const TranslatorTa
   code.jz(no_sse, Assembler::T_NEAR);
   load_vectors(code, has_avx);
   code.L(no_sse);
+  load_x87(code);
   code.load(regs::rsp, TRAPEZE_STATE(return_stack));
   load_guest(code);
   code.load(Reg64(kScratch), TRAPEZE_STATE(cached));

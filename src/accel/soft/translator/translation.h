@@ -11,6 +11,7 @@
 namespace trapeze::soft {
 
 inline constexpr uint32_t kNone = ~uint32_t{0};
+inline constexpr uint16_t kNoX87 = 0xffff;
 inline constexpr uint32_t kKeptSite = kNone - 1;  // of a group: the probe is a keep's
 
 // A translated block. The same guest bytes at another linear address, or for another FastTable, are
@@ -22,8 +23,8 @@ struct Translation {
   uint32_t entry = 0;         // offset of the entry that checks Cpu::translator.tag
   uint32_t tag_at = 0;        // where that entry has the (negative) tag it expects
   uint32_t body = 0;          // offset behind the check: for links within a page
-  uint32_t live_body = 0;     // offset behind the check for SSE or AVX, too: for links from code
-                              // that has made it
+  uint32_t live_body = 0;     // offset behind the checks for SSE, AVX and x87, too: for links from code
+                              // that has made them
   uint32_t end = 0;           // behind its code
   uint32_t incoming = kNone;  // first exit that is linked here
   uint32_t hash_next = kNone;
@@ -33,6 +34,7 @@ struct Translation {
   bool dead = false;  // its bytes have changed
   bool uses_sse = false;
   bool uses_avx = false;     // then uses_sse, too
+  bool uses_x87 = false;
   uint32_t keep_misses = 0;  // since `keep_misses_since`, a time stamp
   uint64_t keep_misses_since = 0;
 };
@@ -56,6 +58,7 @@ enum class SiteKind : uint8_t {
   Attention,        // Cpu::attention is not 0: leave before this instruction
   Entry,            // the tag is not the one expected: look up again
   Sse,              // load the XMM registers, if the guest may use them
+  X87,              // load the x87 unit, if nothing is unusual about the guest's state
 };
 
 // A place where translated code asks C++.
@@ -71,6 +74,8 @@ struct Site {
                           // goes on with the block
   bool uses_sse = false;  // of the translation
   bool uses_avx = false;
+  bool uses_x87 = false;
+  uint16_t x87_before = kNoX87;  // start of the x87 instruction whose address FIP still lacks
   uint16_t size = 0;
   uint32_t translation = 0;
   uint64_t linear = 0;         // of the block

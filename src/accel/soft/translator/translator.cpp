@@ -86,6 +86,7 @@ bool Translator::is_supported(std::string* reason) {
   __get_cpuid(1, &eax, &ebx, &ecx, &edx);
   const unsigned family = ((eax >> 8) & 15) + ((eax >> 20) & 255);
   if (amd && family < 0x19) return missing("PEXT is slow on this CPU");
+  if ((ecx & (1U << 27)) == 0) return missing("the kernel has XSAVE switched off");  // OSXSAVE
   return true;
 }
 
@@ -214,7 +215,8 @@ void Translator::link(Exit& exit, uint32_t number, uint32_t target) {
   const bool same_page = !exit.after_call && (from.linear ^ to.linear) / kPageSize == 0 &&
                          (from.gpa ^ to.gpa) / kPageSize == 0 && from.table == to.table &&
                          from.code_size == to.code_size && !from.crosses && !to.crosses;
-  const bool is_live = to.uses_avx ? from.uses_avx : from.uses_sse;
+  const bool is_live = (from.uses_sse || !to.uses_sse) && (from.uses_avx || !to.uses_avx) &&
+                       (from.uses_x87 || !to.uses_x87);
   const uint32_t body = is_live ? to.live_body : to.body;
   code_.set_jump(exit.jump, same_page ? body : to.entry);
   exit.linked = target;

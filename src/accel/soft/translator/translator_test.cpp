@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "accel/soft/exec/fpu.h"
 #include "accel/soft/testing/machine.h"
 
 namespace trapeze::soft {
@@ -63,6 +64,88 @@ TEST(Translator, register_in_memory_is_as_the_groups_slow_path_left_it) {
   run_at(machine, TestMachine::kCode,
          {0x48, 0x8b, 0x43, 0xe0, 0x4c, 0x8b, 0x13, 0x66, 0x45, 0x29, 0xc2}, 3);
   EXPECT_EQ(machine.cpu().gpr[10], 0x1122'3344'5566'7787U);
+}
+
+struct X87 : testing::Test {
+  TestMachine machine;
+  Cpu& cpu = machine.cpu();
+  X87() {
+    machine.use_translator();
+    fpu_init(cpu.fpu);
+    cpu.gpr[kRbx] = TestMachine::kData;
+  }
+  uint64_t interpreted() { return machine.translator().stats().interpreted; }
+  // The host's own unit is as C++ code wants it: long double computes, at full precision.
+  static void expect_clean_host() {
+    uint16_t control = 0, status = 0;
+    asm volatile("fnstcw %0\n\tfnstsw %1" : "=m"(control), "=m"(status));
+    EXPECT_EQ(control, kFcwReset);
+    EXPECT_EQ(status, 0);
+  }
+};
+
+TEST_F(X87, runs_on_the_hosts_unit) {
+  // fldpi; fld1; fadd st0, st1; fstp qword [rbx]; fstp qword [rbx+8]
+  run_at(machine, TestMachine::kCode,
+         {0xd9, 0xeb, 0xd9, 0xe8, 0xd8, 0xc1, 0xdd, 0x1b, 0xdd, 0x5b, 0x08}, 20);
+  EXPECT_EQ(machine.memory().load<double>(Gpa{TestMachine::kData}), 4.1415926535897931);
+  EXPECT_EQ(machine.memory().load<double>(Gpa{TestMachine::kData + 8}), 3.1415926535897931);
+  EXPECT_EQ(interpreted(), 20U) << "the HLTs";
+  EXPECT_EQ(cpu.fpu.fip, TestMachine::kCode + 8);
+  EXPECT_EQ(cpu.fpu.empty, 0xff);
+  expect_clean_host();
+}
+
+TEST_F(X87, state_outlives_what_the_interpreter_does_in_between) {
+  cpu.gpr[kRsi] = TestMachine::kData;
+  // fld1; cpuid; fld1; faddp; wbinvd; fstp qword [rsi]
+  run_at(machine, TestMachine::kCode,
+         {0xd9, 0xe8, 0x0f, 0xa2, 0xd9, 0xe8, 0xde, 0xc1, 0x0f, 0x09, 0xdd, 0x1e}, 5);
+  EXPECT_EQ(machine.memory().load<double>(Gpa{TestMachine::kData}), 2.0);
+  EXPECT_EQ(cpu.fpu.fip, TestMachine::kCode + 10);
+  expect_clean_host();
+}
+
+// Rounds towards zero and back, as compilers do for a conversion to integers.
+TEST_F(X87, control_word_with_masked_exceptions_is_loaded_by_the_host) {
+  machine.memory().store<uint16_t>(Gpa{TestMachine::kData}, 0xf7f);
+  machine.memory().store<double>(Gpa{TestMachine::kData + 8}, -2.75);
+  // fnstcw [rbx+2]; fldcw [rbx]; fld qword [rbx+8]; fistp dword [rbx+16]; fldcw [rbx+2]
+  run_at(machine, TestMachine::kCode,
+         {0xd9, 0x7b, 0x02, 0xd9, 0x2b, 0xdd, 0x43, 0x08, 0xdb, 0x5b, 0x10, 0xd9, 0x6b, 0x02}, 20);
+  EXPECT_EQ(machine.memory().load<int32_t>(Gpa{TestMachine::kData + 16}), -2);
+  EXPECT_EQ(cpu.fpu.fcw, kFcwReset);
+  EXPECT_EQ(interpreted(), 20U);
+  expect_clean_host();
+}
+
+TEST_F(X87, unmasked_exceptions_never_reach_the_host) {
+  machine.memory().store<uint16_t>(Gpa{TestMachine::kData}, 0x37b);  // division by 0 unmasked
+  cpu.cr0 |= 1U << 5;                                                // NE
+  // fldcw [rbx]; fld1; fdiv dword [rbx+8]; fnstsw ax; fwait
+  machine.code({0xd9, 0x2b, 0xd9, 0xe8, 0xd8, 0x73, 0x08, 0xdf, 0xe0, 0x9b});
+  for (int i = 0; i < 5; ++i) {
+    fpu_init(cpu.fpu);
+    cpu.rip = TestMachine::kCode;
+    EXPECT_EQ(machine.run(), RunResult::Fault);
+    EXPECT_EQ(cpu.fault.vector, kMF);
+    EXPECT_EQ(cpu.rip, TestMachine::kCode + 9);
+    EXPECT_EQ(cpu.gpr[kRax] & 0x80ff, 0x8084U);  // busy, summary, division by 0
+    cpu.fault = {};
+    expect_clean_host();
+  }
+}
+
+TEST_F(X87, task_switched_is_seen) {
+  const std::vector<uint8_t> code = {0xd9, 0xe8, 0xdd, 0xd8};  // fld1; fstp st0
+  run_at(machine, TestMachine::kCode, code, 5);
+  cpu.cr0 |= 1U << 3;
+  cpu.rip = TestMachine::kCode;
+  cpu.halted = false;
+  EXPECT_EQ(machine.run(), RunResult::Fault);
+  EXPECT_EQ(cpu.fault.vector, kNM);
+  EXPECT_EQ(cpu.rip, TestMachine::kCode);
+  expect_clean_host();
 }
 
 // Accesses through RBX with others between them, so that no group holds them:

@@ -5,12 +5,35 @@ namespace {
 
 // x86-64 psABI, "micro-architecture levels": level 1, and what every kernel takes for granted.
 constexpr Feature kLevel1[] = {
-    Feature::Fpu,     Feature::De,    Feature::Pse,        Feature::Tsc,  Feature::Msr,
-    Feature::Pae,     Feature::Mce,   Feature::Cx8,        Feature::Apic, Feature::Sep,
-    Feature::Mtrr,    Feature::Pge,   Feature::Mca,        Feature::Cmov, Feature::Pat,
-    Feature::Pse36,   Feature::Clfsh, Feature::Mmx,        Feature::Fxsr, Feature::Sse,
-    Feature::Sse2,    Feature::Ss,    Feature::Hypervisor, Feature::Nx,   Feature::Lm,
+    Feature::Fpu,
+    Feature::De,
+    Feature::Pse,
+    Feature::Tsc,
+    Feature::Msr,
+    Feature::Pae,
+    Feature::Mce,
+    Feature::Cx8,
+    Feature::Apic,
+    Feature::Sep,
+    Feature::Mtrr,
+    Feature::Pge,
+    Feature::Mca,
+    Feature::Cmov,
+    Feature::Pat,
+    Feature::Pse36,
+    Feature::Clfsh,
+    Feature::Mmx,
+    Feature::Fxsr,
+    Feature::Sse,
+    Feature::Sse2,
+    Feature::Ss,
+    Feature::Hypervisor,
+    Feature::Nx,
+    Feature::Lm,
     Feature::Syscall,
+    // How the engine has the x87 pointers, as CPUs have had them for a decade.
+    Feature::FdpExcptnOnly,
+    Feature::ZeroFcsFds,
 };
 // Level 2.
 constexpr Feature kLevel2[] = {
