@@ -79,7 +79,8 @@ inline void fpu_init(FpuState& fpu) {
 }
 
 // The FXSAVE image as it stands in memory (SDM 1 10.5.1, table 10-2 and 3A table 13-1), first 416
-// bytes: registers in stack order, abridged tags. The pointers' selectors are 0: CPUID says that they are not kept.
+// bytes: registers in stack order, abridged tags. The pointers' selectors are 0: CPUID says that
+// they are not kept.
 struct alignas(16) FxImage {
   uint16_t fcw = 0, fsw = 0;
   uint8_t tags = 0, reserved0 = 0;

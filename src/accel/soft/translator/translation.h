@@ -23,8 +23,8 @@ struct Translation {
   uint32_t entry = 0;         // offset of the entry that checks Cpu::translator.tag
   uint32_t tag_at = 0;        // where that entry has the (negative) tag it expects
   uint32_t body = 0;          // offset behind the check: for links within a page
-  uint32_t live_body = 0;     // offset behind the checks for SSE, AVX and x87, too: for links from code
-                              // that has made them
+  uint32_t live_body = 0;     // offset behind the checks for SSE, AVX and x87, too: for links from
+                              // code that has made them
   uint32_t end = 0;           // behind its code
   uint32_t incoming = kNone;  // first exit that is linked here
   uint32_t hash_next = kNone;
@@ -33,7 +33,7 @@ struct Translation {
   bool crosses = false;
   bool dead = false;  // its bytes have changed
   bool uses_sse = false;
-  bool uses_avx = false;     // then uses_sse, too
+  bool uses_avx = false;  // then uses_sse, too
   bool uses_x87 = false;
   uint32_t keep_misses = 0;  // since `keep_misses_since`, a time stamp
   uint64_t keep_misses_since = 0;
