@@ -65,7 +65,9 @@ void Emitter::stack() {
 void Emitter::strings() {
   mov(rsi, window_address());
   mov(rdi, window_address());
-  mov(ecx, static_cast<uint32_t>(random_.below(80)));
+  mov(ecx, static_cast<uint32_t>(random_.below(random_.percent(85) ? 80 : 5000)));
+  // Times the size of an element it overflows.
+  if (random_.percent(5)) bts(rcx, static_cast<uint8_t>(61 + random_.below(3)));
   if (random_.percent(25)) std();
   switch (random_.below(6)) {
     case 0:

@@ -170,6 +170,7 @@ class Runner {
 
   // As run_loop(), with translated code where there is some.
   RunResult run_translated() {
+    translator_->set_instruction_limit(end_);
     if (const std::optional<RunResult> result = attend()) return *result;
     Block* previous = nullptr;
     for (;;) {

@@ -43,6 +43,9 @@ constexpr Name kState[] = {
     STATE(spare),
     STATE(x87_absent),
     STATE(x87_masks),
+    STATE(page_offset_mask),
+    STATE(string_from),
+    {offsetof(Cpu, df), "df"},
     {offsetof(Cpu, fpu) + offsetof(FpuState, fip), "fpu.fip"},
     {offsetof(Cpu, fpu) + offsetof(FpuState, fip) + 4, "fpu.fip+4"},
 };

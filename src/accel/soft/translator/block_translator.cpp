@@ -32,6 +32,7 @@ bool may_leave(Form form) {
     case Form::SwapGs:
     case Form::CompareExchangeWide:
     case Form::ReadSegment:
+    case Form::String:
       break;
   }
   return true;
@@ -246,6 +247,9 @@ void BlockTranslator::emit_item(const Item& item) {
       break;
     case Form::X87:
       done = emit_x87(item);
+      break;
+    case Form::String:
+      done = emit_string(item);
       break;
   }
   if (!done) {

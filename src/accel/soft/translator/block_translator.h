@@ -208,6 +208,9 @@ class BlockTranslator {
   bool emit_bit_string(const Item& item);
   bool emit_read_segment(const Item& item);
   bool emit_push_memory(const Item& item);
+  bool emit_string(const Item& item);
+  uint8_t probe_string(const Item& item, uint8_t pointer, unsigned size, bool write, uint32_t site);
+  void interpret_unless_rcx_zero(uint32_t site);
   bool emit_x87(const Item& item);
   void emit_load_control_word(const Item& item, HostMemory memory);
   // Writes FIP, where an x87 instruction has left that for later.

@@ -247,6 +247,14 @@ bool uses_x87_state(const ZydisDecodedInstruction& zy) {
   return (zy.opcode >= 0xd8 && zy.opcode <= 0xdf) || zy.mnemonic == ZYDIS_MNEMONIC_FWAIT;
 }
 
+bool is_repeated_string(const ZydisDecodedInstruction& zy) {
+  if (zy.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || (zy.attributes & ZYDIS_ATTRIB_HAS_REP) == 0) {
+    return false;
+  }
+  const bool moves = zy.opcode == 0xa4 || zy.opcode == 0xa5;
+  return moves || zy.opcode == 0xaa || zy.opcode == 0xab;
+}
+
 Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* operands) {
   if (is_vex(zy)) {
     // 32-bit code zeroes eight registers, the host all of them.
@@ -257,6 +265,7 @@ Form form_of(const ZydisDecodedInstruction& zy, const ZydisDecodedOperand* opera
                              zy.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
                              operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
   if (reads_segment) return Form::ReadSegment;
+  if (is_repeated_string(zy)) return Form::String;
   const Form form = kForms[static_cast<size_t>(zy.mnemonic)];
   if (form != Form::Interpret) return form;
   if (uses_x87_state(zy)) return Form::X87;

@@ -26,6 +26,7 @@ enum class Form : uint8_t {
   CompareExchangeWide,  // CMPXCHG8B, CMPXCHG16B
   ReadSegment,          // MOV of a segment register to a general one
   X87,
+  String,  // REP MOVS, REP STOS
 };
 
 // True for what needs the SSE unit: XMM registers or MXCSR.

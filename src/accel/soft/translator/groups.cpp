@@ -87,6 +87,7 @@ bool BlockTranslator::reach_of(const Item& item, Reach& reach) const {
     case Form::SwapGs:
     case Form::CompareExchangeWide:
     case Form::ReadSegment:
+    case Form::String:
       return false;
   }
   const ZydisDecodedOperand* memory = nullptr;
@@ -134,6 +135,7 @@ bool BlockTranslator::can_be_inside(const Item& item) const {
     case Form::SwapGs:
     case Form::CompareExchangeWide:
     case Form::ReadSegment:
+    case Form::String:
       break;
     case Form::DisableInterrupts:
       return translation_.table != FastTable::User;

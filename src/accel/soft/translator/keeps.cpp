@@ -54,6 +54,7 @@ bool BlockTranslator::keeps_pages(const Item& item) {
     case Form::Interpret:
     case Form::Leave:
     case Form::EnableInterrupts:
+    case Form::String:
       break;
   }
   return false;

@@ -180,6 +180,17 @@ const void* Translator::leave_kept(Cpu& cpu, const Site& site, bool whole) {
   return nullptr;
 }
 
+// Behind a branch that the interpreter did: the run loop is left out where it would do nothing but
+// find the same code.
+const void* Translator::go_on(Cpu& cpu) {
+  const bool eventful = cpu.attention.load(std::memory_order_relaxed) != 0 || cpu.fault.pending;
+  if (!eventful && !flush_wanted_ && cpu.instructions < instruction_limit_) {
+    if (const void* code = find(cpu)) return code;
+  }
+  ++stats_.exits_interpreter;
+  return nullptr;
+}
+
 const void* Translator::interpret(Cpu& cpu, const Site& site) {
   ++stats_.interpreted;
   Insn code[2] = {site.insn, Insn{}};
@@ -197,10 +208,7 @@ const void* Translator::interpret(Cpu& cpu, const Site& site) {
   const uint64_t tag = cpu.translator.tag;
   ++cpu.instructions;
   code[0].run(cpu, code);
-  if (cpu.translator.resumed == 0) {  // it has set RIP
-    ++stats_.exits_interpreter;
-    return nullptr;
-  }
+  if (cpu.translator.resumed == 0) return go_on(cpu);  // it has set RIP
   // Another tag: rights or translations have changed, and this code may be for the old ones.
   const bool stale = flush_wanted_ || translations_[translation].dead || cpu.translator.tag != tag;
   if (stale || next == kNone || !is_native(cpu, used)) {

@@ -49,11 +49,13 @@ class Translator final : public CodeListener {
   const void* find(const Cpu& cpu) const {
     const JumpTable& jumps = cpu.translator.tables->jumps;
     const unsigned i = JumpTable::index(cpu.rip);
-    return jumps.minus_linear[i] + cpu.rip == 0 && cpu.translator.usable != 0 ? jumps.code[i]
-                                                                              : nullptr;
+    const bool usable = cpu.translator.usable != 0 && cpu.translator.flush == 0;
+    return usable && jumps.minus_linear[i] + cpu.rip == 0 ? jumps.code[i] : nullptr;
   }
   // The code for `block`, which is at cpu.rip; translates it if need be. nullptr: interpret it.
   const void* enter_point(Cpu& cpu, Block& block);
+  // Where Cpu::instructions has got so far, run() comes back at the next branch that is interpreted.
+  void set_instruction_limit(uint64_t limit) { instruction_limit_ = limit; }
   // Runs translated code until the run loop must look: at cpu.attention, at a block that is not
   // translated, or (returns true) at one that must be interpreted now.
   bool run(Cpu& cpu, const void* code);
@@ -92,6 +94,7 @@ class Translator final : public CodeListener {
   const void* memory_miss(Cpu& cpu, const Site& site);
   const void* leave_kept(Cpu& cpu, const Site& site, bool whole);
   const void* interpret(Cpu& cpu, const Site& site);
+  const void* go_on(Cpu& cpu);
   const void* resume(Cpu& cpu, const Site& site, uint32_t offset);
 
   const void* address(uint32_t offset) const { return buffer_.exec_base() + offset; }
@@ -119,6 +122,7 @@ class Translator final : public CodeListener {
   uint16_t threshold_ = kHot;
   bool flush_wanted_ = false;
   bool interpret_block_ = false;
+  uint64_t instruction_limit_ = ~uint64_t{0};
   uint64_t old_gs_ = 0;
   std::vector<Translation> translations_;
   std::vector<Exit> exits_;
