@@ -49,8 +49,8 @@ class EventLoop {
   void call(const Task& task);
   bool is_on_loop_thread() const;
 
-  // One watch for one fd, level-triggered. What epoll refuses (regular files, /dev/null) counts as
-  // always ready. `fd` must stay open until unwatch().
+  // One watch for one fd, level-triggered unless `events` has EPOLLET. What epoll refuses (regular
+  // files, /dev/null) counts as always ready. `fd` must stay open until unwatch().
   Result<void> watch(int fd, uint32_t events, FdHandler handler);
   void set_events(int fd, uint32_t events);  // 0 pauses, hang-ups too; ignored when not watched
   void unwatch(int fd);                      // allowed inside the handler; ignored when not watched

@@ -48,7 +48,8 @@ Result<void> UringEngine::open() {
     errno = -registered;
     return fail_errno("io_uring: cannot register an eventfd");
   }
-  return loop_.watch(event_.get(), EPOLLIN, [this](uint32_t) { on_event(); });
+  // Edge-triggered: every completion is an event, and nobody needs to read the counter.
+  return loop_.watch(event_.get(), EPOLLIN | EPOLLET, [this](uint32_t) { on_event(); });
 }
 
 UringEngine::~UringEngine() {
@@ -150,8 +151,6 @@ void UringEngine::reap() {
 }
 
 void UringEngine::on_event() {
-  uint64_t count = 0;
-  [[maybe_unused]] const auto got = ::read(event_.get(), &count, sizeof(count));
   reap();
   end_of_batch();  // what owners added, and the rest of short transfers
   owner_->io_done_end();

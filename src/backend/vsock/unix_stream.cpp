@@ -2,7 +2,9 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <string>
 
 namespace trapeze {
@@ -24,18 +26,21 @@ VsockStream::Outcome UnixStream::read(std::span<const iovec> to) {
   }
 }
 
-VsockStream::Outcome UnixStream::write(std::span<const std::byte> from) {
-  size_t done = 0;
-  while (done < from.size()) {
-    const ssize_t sent =
-        ::send(socket_.get(), from.data() + done, from.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent > 0) {
-      done += static_cast<size_t>(sent);
-    } else if (errno != EINTR) {
-      return {done, errno == EAGAIN ? Status::Blocked : Status::Failed};
+VsockStream::Outcome UnixStream::write(std::span<const iovec> from) {
+  size_t wanted = 0;
+  for (const iovec& part : from) wanted += part.iov_len;
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(from.data());
+  message.msg_iovlen = std::min<size_t>(from.size(), IOV_MAX);
+  for (;;) {
+    const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) {
+      const auto done = static_cast<size_t>(sent);
+      return {done, done == wanted ? Status::Ok : Status::Blocked};
     }
+    if (errno == EINTR) continue;
+    return {0, errno == EAGAIN ? Status::Blocked : Status::Failed};
   }
-  return {done, Status::Ok};
 }
 
 void UnixStream::want(bool reading, bool writing) {
@@ -56,7 +61,8 @@ void UnixStream::end_writing() { ::shutdown(socket_.get(), SHUT_WR); }
 // The answer of Firecracker's protocol.
 void UnixStream::accepted(uint32_t host_port) {
   const std::string answer = "OK " + std::to_string(host_port) + "\n";
-  (void)write(std::as_bytes(std::span(answer)));  // nothing was written before: it fits
+  const iovec part{const_cast<char*>(answer.data()), answer.size()};
+  (void)write({&part, 1});  // nothing was written before: it fits
 }
 
 }  // namespace trapeze

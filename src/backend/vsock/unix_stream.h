@@ -18,7 +18,7 @@ class UnixStream final : public VsockStream {
 
   void attach(VsockStreamListener* listener) override { listener_ = listener; }
   Outcome read(std::span<const iovec> to) override;
-  Outcome write(std::span<const std::byte> from) override;
+  Outcome write(std::span<const iovec> from) override;
   void want(bool reading, bool writing) override;
   void end_writing() override;
   void accepted(uint32_t host_port) override;

@@ -1,11 +1,19 @@
 #include "virtio/vsock/connection.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace trapeze {
 
 using vsock::Op;
+
+namespace {
+
+// Of a packet for the guest; Linux's buffers are one.
+constexpr size_t kMaxParts = 32;
+
+}  // namespace
 
 VsockConnection::VsockConnection(const VsockKey& key, State state,
                                  std::unique_ptr<VsockStream> stream, Owner& owner,
@@ -13,7 +21,7 @@ VsockConnection::VsockConnection(const VsockKey& key, State state,
     : key_(key), state_(state), stream_(std::move(stream)), owner_(owner), metrics_(metrics) {
   stream_->attach(this);
   queue(state == State::Requested ? kRequest : kResponse);
-  update_wants();
+  pause_or_go_on();
 }
 
 void VsockConnection::queue(uint8_t what) {
@@ -24,7 +32,7 @@ void VsockConnection::queue(uint8_t what) {
 
 // From the guest ----------------------------------------------------------------------------------
 
-bool VsockConnection::handle(const vsock::Header& header, std::span<const std::byte> data) {
+bool VsockConnection::handle(const vsock::Header& header, std::span<const iovec> data) {
   guest_buffer_bytes_ = header.buf_alloc;
   guest_forwarded_ = header.fwd_cnt;
   switch (static_cast<Op>(header.op)) {
@@ -34,7 +42,7 @@ bool VsockConnection::handle(const vsock::Header& header, std::span<const std::b
       stream_->accepted(key_.host_port);
       break;
     case Op::Data:
-      if (state_ != State::Open || is_guest_silent_ || !take_data(data)) return false;
+      if (state_ != State::Open || is_guest_silent_ || !take_data(header.len, data)) return false;
       break;
     case Op::Shutdown:
       is_guest_deaf_ |= (header.flags & vsock::kShutdownReceive) != 0;
@@ -54,33 +62,44 @@ bool VsockConnection::handle(const vsock::Header& header, std::span<const std::b
     default:
       return false;
   }
-  update_wants();
+  pause_or_go_on();
   return true;
 }
 
-bool VsockConnection::take_data(std::span<const std::byte> data) {
+bool VsockConnection::take_data(uint32_t bytes, std::span<const iovec> data) {
   // The guest knows how much room there is (§5.10.6.3.1).
   const size_t stored = waiting_.size() - waiting_done_;
-  if (data.size() > kBufferBytes - stored) return false;
-  metrics_.guest_to_host_bytes.add(data.size());
+  if (bytes > kBufferBytes - stored) return false;
+  metrics_.guest_to_host_bytes.add(bytes);
+  size_t done = 0;
   if (stored == 0) {
     const auto outcome = stream_->write(data);
-    forwarded_ += static_cast<uint32_t>(outcome.bytes);
+    done = outcome.bytes;
+    forwarded_ += static_cast<uint32_t>(done);
     if (outcome.status == VsockStream::Status::Failed) {
       fail();
       return true;
     }
-    data = data.subspan(outcome.bytes);
   }
-  waiting_.insert(waiting_.end(), data.begin(), data.end());
-  if (forwarded_ - told_forwarded_ >= kBufferBytes / 4) queue(kCredit);
+  for (const iovec& part : data) {
+    const size_t skipped = std::min(done, part.iov_len);
+    done -= skipped;
+    const auto* from = static_cast<const std::byte*>(part.iov_base);
+    waiting_.insert(waiting_.end(), from + skipped, from + part.iov_len);
+  }
+  tell_room();
   return true;
+}
+
+void VsockConnection::tell_room() {
+  if (forwarded_ - told_forwarded_ >= kToldBytes) queue(kCredit);
 }
 
 // True when nothing waits any more.
 bool VsockConnection::flush() {
   while (waiting_done_ < waiting_.size()) {
-    const auto outcome = stream_->write(std::span(waiting_).subspan(waiting_done_));
+    const iovec rest{waiting_.data() + waiting_done_, waiting_.size() - waiting_done_};
+    const auto outcome = stream_->write({&rest, 1});
     waiting_done_ += outcome.bytes;
     forwarded_ += static_cast<uint32_t>(outcome.bytes);
     if (outcome.status == VsockStream::Status::Failed) {
@@ -95,7 +114,7 @@ bool VsockConnection::flush() {
     waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(waiting_done_));
     waiting_done_ = 0;
   }
-  if (forwarded_ - told_forwarded_ >= kBufferBytes / 4) queue(kCredit);
+  tell_room();
   return is_empty;
 }
 
@@ -116,7 +135,7 @@ uint32_t VsockConnection::guest_credit() const {
   return under_way < guest_buffer_bytes_ ? guest_buffer_bytes_ - under_way : 0;
 }
 
-void VsockConnection::update_wants() {
+void VsockConnection::pause_or_go_on() {
   const bool can_read = state_ == State::Open && !is_reading_over_ && !is_guest_deaf_ &&
                         guest_credit() != 0 && (pending_ & (kData | kReset)) == 0;
   stream_->want(can_read, waiting_done_ != waiting_.size());
@@ -125,28 +144,35 @@ void VsockConnection::update_wants() {
 void VsockConnection::stream_ready() {
   if (waiting_done_ != waiting_.size() && flush()) maybe_finish();
   if (state_ == State::Open && !is_reading_over_ && !is_guest_deaf_ && guest_credit() != 0) {
-    queue(kData);  // whether there is something shows when there is a buffer for it
+    // Whether there is something shows when there is a buffer for it.
+    pending_ = static_cast<uint8_t>(pending_ | kData);
   }
-  update_wants();
+  if (pending_ == 0) return pause_or_go_on();
+  owner_.connection_is_ready(key_);
 }
 
 bool VsockConnection::read_data(vsock::Header& header, std::span<const iovec> room) {
   uint32_t limit = guest_credit();
   if (limit == 0 || is_reading_over_ || is_guest_deaf_) return false;
-  std::vector<iovec> parts;
+  std::array<iovec, kMaxParts> parts;
+  size_t count = 0;
+  size_t wanted = 0;
   for (const iovec& part : room) {
-    if (limit == 0) break;
-    parts.push_back({part.iov_base, std::min<size_t>(part.iov_len, limit)});
-    limit -= static_cast<uint32_t>(parts.back().iov_len);
+    if (limit == 0 || count == parts.size()) break;
+    parts[count] = {part.iov_base, std::min<size_t>(part.iov_len, limit)};
+    limit -= static_cast<uint32_t>(parts[count].iov_len);
+    wanted += parts[count++].iov_len;
   }
-  if (parts.empty()) return false;
-  const auto outcome = stream_->read(parts);
+  if (count == 0) return false;
+  const auto outcome = stream_->read(std::span(parts).first(count));
   switch (outcome.status) {
     case VsockStream::Status::Ok:
       header.op = static_cast<uint16_t>(Op::Data);
       header.len = static_cast<uint32_t>(outcome.bytes);
       sent_ += header.len;
       metrics_.host_to_guest_bytes.add(outcome.bytes);
+      // All there was; the stream tells of more.
+      if (outcome.bytes < wanted) pending_ = static_cast<uint8_t>(pending_ & ~kData);
       return true;
     case VsockStream::Status::Blocked:
       return false;
@@ -193,7 +219,8 @@ bool VsockConnection::next_packet(vsock::Header& header, std::span<const iovec> 
   header.buf_alloc = kBufferBytes;
   header.fwd_cnt = forwarded_;
   if (has_packet) told_forwarded_ = forwarded_;
-  if (state_ != State::Over) update_wants();
+  // While there is more the stream stays as it is: to pause it for each packet would cost more.
+  if (state_ != State::Over && (pending_ & kData) == 0) pause_or_go_on();
   return has_packet;
 }
 

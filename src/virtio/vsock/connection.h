@@ -29,12 +29,17 @@ class VsockConnection final : private VsockStreamListener {
  public:
   // The guest may have this many bytes under way that the host's reader has not taken.
   static constexpr uint32_t kBufferBytes = 256 * 1024;
+  // It is told when so much has been taken: half, so that it need not wait for the news.
+  static constexpr uint32_t kToldBytes = kBufferBytes / 2;
 
   class Owner {
    public:
     virtual ~Owner() = default;
     // It has something for the guest; once until next_packet() has been called.
     virtual void connection_has_packet(const VsockKey& key) = 0;
+    // The same, when the loop has just come from its stream: the owner may take packets at once,
+    // and calls pause_or_go_on() then. The connection may be destroyed inside.
+    virtual void connection_is_ready(const VsockKey& key) = 0;
   };
   enum class State : uint8_t { Requested, Open, Over };
 
@@ -45,13 +50,16 @@ class VsockConnection final : private VsockStreamListener {
   VsockConnection& operator=(const VsockConnection&) = delete;
 
   bool is_over() const { return state_ == State::Over; }
-  // A packet of the guest, and its bytes. False: it breaks the rules; the connection is to be
-  // reset.
-  bool handle(const vsock::Header& header, std::span<const std::byte> data);
+  // A packet of the guest, and its bytes, header.len of them, where the guest may still change
+  // them. False: it breaks the rules; the connection is to be reset.
+  bool handle(const vsock::Header& header, std::span<const iovec> data);
   // Fills in the next packet for the guest and reads its bytes into `room`. False: there is none.
   // Afterwards is_over() may be true: it was the last one.
   bool next_packet(vsock::Header& header, std::span<const iovec> room);
   bool has_packet() const { return pending_ != 0; }
+  // Whether the stream shall say that it is ready: not while its bytes wait for a buffer of the
+  // guest.
+  void pause_or_go_on();
 
  private:
   enum Pending : uint8_t {
@@ -66,10 +74,10 @@ class VsockConnection final : private VsockStreamListener {
   void stream_ready() override;
   void queue(uint8_t what);
   void fail() { queue(kReset); }
-  bool take_data(std::span<const std::byte> data);
+  bool take_data(uint32_t bytes, std::span<const iovec> data);
+  void tell_room();
   bool flush();
   void maybe_finish();
-  void update_wants();
   uint32_t guest_credit() const;
   bool read_data(vsock::Header& header, std::span<const iovec> room);
 

@@ -16,6 +16,19 @@ namespace {
 // §5.10.6: Linux sends up to 64 KiB in one packet.
 constexpr uint32_t kMaxPacketBytes = 64 * KiB;
 
+// The bytes after a packet's header, at most so many.
+void parts_of(std::span<const iovec> chain, uint64_t bytes, std::vector<iovec>& to) {
+  to.clear();
+  uint64_t skip = sizeof(vsock::Header);
+  for (const iovec& part : chain) {
+    const uint64_t skipped = std::min<uint64_t>(skip, part.iov_len);
+    skip -= skipped;
+    const uint64_t step = std::min<uint64_t>(part.iov_len - skipped, bytes);
+    if (step != 0) to.push_back({static_cast<std::byte*>(part.iov_base) + skipped, step});
+    bytes -= step;
+  }
+}
+
 }  // namespace
 
 VsockDevice::VsockDevice(uint64_t guest_cid, VsockHost& host) : guest_cid_(guest_cid), host_(host) {
@@ -48,7 +61,9 @@ void VsockDevice::restore(const VsockState& state) {
 bool VsockDevice::on_kick(uint16_t queue) {
   if (active_ == nullptr || active_->queue(queue) == nullptr) return false;
   if (queue == vsock::kTransmitQueue) {
+    receives_soon_ = true;
     const bool has_more = serve_transmit();
+    receives_soon_ = false;
     if (serve_receive()) active_->kick_again(vsock::kReceiveQueue);
     return has_more;
   }
@@ -91,13 +106,12 @@ void VsockDevice::handle_chain(Chain& chain) {
     metrics_.bad_packets.add();
     return;
   }
-  // One copy: it goes to a socket, and perhaps into a buffer before that.
-  payload_.resize(header->len);
-  reader.read(payload_);
-  handle_packet(*header, payload_);
+  // Whatever the guest makes of the bytes meanwhile, they go to a socket, and nobody looks at them.
+  parts_of(chain.readable(), header->len, parts_);
+  handle_packet(*header, parts_);
 }
 
-void VsockDevice::handle_packet(const vsock::Header& header, std::span<const std::byte> data) {
+void VsockDevice::handle_packet(const vsock::Header& header, std::span<const iovec> data) {
   if (header.src_cid != guest_cid_) return metrics_.bad_packets.add();
   const bool is_known = header.dst_cid == vsock::kHostCid && header.type == vsock::kTypeStream;
   if (!is_known) return refuse(header);
@@ -158,7 +172,16 @@ void VsockDevice::host_connects(uint32_t guest_port, std::unique_ptr<VsockStream
 void VsockDevice::connection_has_packet(const VsockKey& key) {
   ready_.insert(key);
   // Calls come from the middle of things: serve the queue from the loop.
-  if (active_ != nullptr && ready_.size() == 1) active_->kick_again(vsock::kReceiveQueue);
+  if (active_ == nullptr || receives_soon_ || ready_.size() != 1) return;
+  active_->kick_again(vsock::kReceiveQueue);
+}
+
+// HOT: straight from the stream into a buffer of the guest, if it has one.
+void VsockDevice::connection_is_ready(const VsockKey& key) {
+  ready_.insert(key);
+  if (active_ != nullptr && serve_receive()) active_->kick_again(vsock::kReceiveQueue);
+  const auto found = connections_.find(key);
+  if (found != connections_.end()) found->second->pause_or_go_on();
 }
 
 bool VsockDevice::serve_receive() {
@@ -190,18 +213,9 @@ bool VsockDevice::fill(Chain& chain, VirtQueue& queue) {
     return true;
   }
   // The data goes where it belongs before its header is known.
-  std::vector<iovec> room;
-  uint64_t skip = sizeof(vsock::Header);
-  uint64_t left = kMaxPacketBytes;
-  for (const iovec& part : chain.writable()) {
-    const uint64_t skipped = std::min<uint64_t>(skip, part.iov_len);
-    skip -= skipped;
-    const uint64_t bytes = std::min<uint64_t>(part.iov_len - skipped, left);
-    if (bytes != 0) room.push_back({static_cast<std::byte*>(part.iov_base) + skipped, bytes});
-    left -= bytes;
-  }
+  parts_of(chain.writable(), kMaxPacketBytes, parts_);
   vsock::Header header;
-  if (!next_packet(header, room)) return false;
+  if (!next_packet(header, parts_)) return false;
   header.src_cid = vsock::kHostCid;
   header.dst_cid = guest_cid_;
   writer.write_value(header);

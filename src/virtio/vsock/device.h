@@ -56,7 +56,7 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
 
   bool serve_transmit();
   void handle_chain(Chain& chain);
-  void handle_packet(const vsock::Header& header, std::span<const std::byte> data);
+  void handle_packet(const vsock::Header& header, std::span<const iovec> data);
   void open(const vsock::Header& header);
   void refuse(const vsock::Header& header);
   void remove(Connections::iterator at);
@@ -70,12 +70,14 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   void host_connects(uint32_t guest_port, std::unique_ptr<VsockStream> stream) override;
   // VsockConnection::Owner.
   void connection_has_packet(const VsockKey& key) override;
+  void connection_is_ready(const VsockKey& key) override;
 
   uint64_t guest_cid_;
   VsockHost& host_;
   ActiveState* active_ = nullptr;
   Chain chain_;
-  std::vector<std::byte> payload_;
+  std::vector<iovec> parts_;    // of a packet's bytes, in guest RAM
+  bool receives_soon_ = false;  // serve_receive() comes in this turn anyway
   Connections connections_;
   // Connections that have a packet, each once, served in turn: whoever comes after the last one.
   std::set<VsockKey> ready_;

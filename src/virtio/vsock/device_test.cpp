@@ -278,6 +278,45 @@ TEST_F(VsockTest, without_buffers_nothing_is_lost) {
   EXPECT_EQ(packets[0].data, rest.substr(0, packets[0].data.size()));
 }
 
+TEST_F(VsockTest, bytes_of_the_host_go_straight_into_a_buffer) {
+  FakePeer& peer = connect();
+  peer.to_guest = "now";
+  peer.poll();
+  EXPECT_TRUE(again.empty());
+  EXPECT_TRUE(peer.wants_read);
+  const auto used = receive.take_used();
+  ASSERT_TRUE(used.has_value());
+  EXPECT_EQ(used->len, sizeof(Header) + 3);
+}
+
+TEST_F(VsockTest, stream_is_paused_while_the_guest_has_no_buffers) {
+  gives_back = false;
+  credit = MiB;
+  FakePeer& peer = connect();  // takes one of the 16
+  peer.to_guest = std::string(17 * kInBytes, 'x');
+  peer.poll();
+  EXPECT_FALSE(peer.wants_read);
+  EXPECT_EQ(settle().size(), 15U);
+  give_buffers(16);
+  (void)device.on_kick(vsock::kReceiveQueue);
+  EXPECT_TRUE(peer.wants_read);
+  EXPECT_TRUE(peer.to_guest.empty());
+}
+
+TEST_F(VsockTest, credit_is_told_in_the_turn_that_takes_the_bytes) {
+  FakePeer& peer = connect();
+  const std::string bytes(VsockConnection::kToldBytes / 4, 'x');
+  for (int i = 0; i < 3; ++i) send(Op::Data, bytes);
+  EXPECT_TRUE(settle().empty());
+  send(Op::Data, bytes);
+  EXPECT_TRUE(again.empty());
+  EXPECT_EQ(peer.from_guest.size(), VsockConnection::kToldBytes);
+  const auto packets = settle();
+  ASSERT_EQ(packets.size(), 1U);
+  EXPECT_EQ(packets[0].op(), Op::CreditUpdate);
+  EXPECT_EQ(packets[0].header.fwd_cnt, VsockConnection::kToldBytes);
+}
+
 TEST_F(VsockTest, many_open_and_close_without_buffers_cost_nothing) {
   gives_back = false;
   for (int i = 0; i < 5000; ++i) {

@@ -53,12 +53,17 @@ class FakeStream final : public VsockStream {
     if (done != 0) return {done, Status::Ok};
     return {0, peer_.has_ended ? Status::End : Status::Blocked};
   }
-  Outcome write(std::span<const std::byte> from) override {
+  Outcome write(std::span<const iovec> from) override {
     if (peer_.is_broken) return {0, Status::Failed};
-    const size_t done = std::min(from.size(), peer_.room);
-    peer_.from_guest.append(reinterpret_cast<const char*>(from.data()), done);
-    peer_.room -= done;
-    return {done, done == from.size() ? Status::Ok : Status::Blocked};
+    size_t done = 0;
+    for (const iovec& part : from) {
+      const size_t step = std::min(part.iov_len, peer_.room);
+      peer_.from_guest.append(static_cast<const char*>(part.iov_base), step);
+      peer_.room -= step;
+      done += step;
+      if (step < part.iov_len) return {done, Status::Blocked};
+    }
+    return {done, Status::Ok};
   }
   void want(bool reading, bool writing) override {
     peer_.wants_read = reading;

@@ -34,7 +34,7 @@ class VsockStream {
   virtual void attach(VsockStreamListener* listener) = 0;
   // Neither blocks. read() gives Ok with at least one byte, End at the end of the stream.
   virtual Outcome read(std::span<const iovec> to) = 0;
-  virtual Outcome write(std::span<const std::byte> from) = 0;
+  virtual Outcome write(std::span<const iovec> from) = 0;
   // For which of them stream_ready() shall be called when they can go on. At first: neither.
   virtual void want(bool reading, bool writing) = 0;
   // The other side gets end of file after what was written.
