@@ -2,12 +2,16 @@
 
 import mmap
 import os
+import signal
+import subprocess
 import threading
 import unittest
 import xml.etree.ElementTree
 
 import chart
+import guests
 import host
+import pairs
 import process
 import rows
 import run
@@ -261,7 +265,75 @@ class OptionsTest(unittest.TestCase):
         self.assertIsNone(run.chosen("boot,nonsense"))
 
 
+class GuestsTest(unittest.TestCase):
+    def guest(self, *answers):
+        """One that has said so already, in pieces."""
+        reader, far_writer = os.pipe()
+        far_reader, writer = os.pipe()
+        for fd in (reader, writer, far_reader):
+            self.addCleanup(os.close, fd)
+        for answer in answers:
+            os.write(far_writer, answer)
+        os.close(far_writer)
+        guest = guests.Guest("x", [], reader, writer)
+        cpu = iter([1.0, 5.0, 5.5])
+        guest.cpu = lambda: next(cpu)
+        return guest
+
+    def test_a_sample_is_what_the_last_line_says_and_the_cpu_time_since_begin(self):
+        sample = self.guest(b"begin ro", b"w\nend row 100 200", b"0000\ndone 0\n").measure("order")
+        self.assertAlmostEqual(sample.amount_s, 50_000)
+        self.assertAlmostEqual(sample.cpu_us, 5000)
+
+    def test_a_line_that_fails_or_a_guest_that_ends_is_an_error(self):
+        with self.assertRaisesRegex(RuntimeError, "x: done 3"):
+            self.guest(b"done 3\n").tell("order")
+        with self.assertRaisesRegex(RuntimeError, "x: it ended"):
+            self.guest(b"half a li").tell("order")
+
+    def test_the_peer_gets_our_kernel_arguments_but_those_for_our_init(self):
+        guest = self.guest(b"console=ttyS0 trapeze.net=02:00,dhcp quiet\ndone 0\n")
+        self.assertEqual(guests.kernel_arguments(guest), "console=ttyS0 quiet")
+
+
+class PairsTest(unittest.TestCase):
+    class Machine:
+        def __init__(self, name, speeds, log):
+            self.name, self.speeds, self.log = name, iter(speeds), log
+
+        def measure(self, line):
+            self.log.append(line)
+            return guests.Sample(next(self.speeds), 10.0)
+
+    def measured(self, ours, peers):
+        log, samples = [], pairs.Samples()
+        machines = [self.Machine("qemu", peers, log), self.Machine("trapeze", ours, log)]
+        samples.measure(["x"], lambda row, machine: f"{row} on {machine.name}", machines, len(ours))
+        return samples, log
+
+    def test_machines_alternate_and_ratios_are_those_of_pairs(self):
+        samples, log = self.measured([2, 30, 8], [1, 10, 2])
+        self.assertEqual(log, ["x on qemu", "x on trapeze"] * 3)
+        self.assertEqual(samples.ratio("x", "amount_s"), 3)
+        self.assertEqual((samples.median("x", "trapeze", "amount_s"), samples.ratio("x", "cpu_us")), (8, 1))
+
+    def test_a_row_in_larger_units_has_fewer_and_dearer_of_them(self):
+        samples, _ = self.measured([2048], [1024])
+        line = pairs.table(samples, {"x": "name"}, "kvm", lambda row: ("KiB/s", 1024)).split("\n")[1]
+        self.assertEqual(line.split(), ["name", "2KiB/s", "1KiB/s", "2.00", "10,240.0", "10,240.0", "1.00"])
+
+    def test_a_mean_needs_all_rows(self):
+        self.assertIn("(higher is better): 2.00; smallest: 1.00", pairs.summary([1.0, 4.0]))
+        self.assertEqual(pairs.summary([1.0, None]), "")
+
+
 class ProcessTest(unittest.TestCase):
+    def test_children_of_children_belong_to_the_family(self):
+        with subprocess.Popen(["sh", "-c", "sleep 10 & echo $!; wait"], stdout=subprocess.PIPE) as shell:
+            grandchild = int(shell.stdout.readline())
+            self.assertTrue({os.getpid(), shell.pid, grandchild} <= set(process.family(os.getpid())))
+            os.kill(grandchild, signal.SIGKILL)
+
     SIZE = 1237 * mmap.PAGESIZE  # a size that no other mapping has
 
     def test_guest_memory_counts_apart(self):

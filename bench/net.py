@@ -1,209 +1,103 @@
 #!/usr/bin/env python3
-"""Network: Trapeze against QEMU's TCG, side by side on the same host: peer, we, peer, we, ...
+"""Network: Trapeze against QEMU, side by side on the same host: peer, we, peer, we, ...
 
-    python3 bench/net.py build/trapeze [--runs 3] [--seconds 2]
+    python3 bench/net.py build/trapeze [--rounds 3] [--seconds 2] [--accel soft|kvm]
 
-Both give one guest of the kit one network card, behind the user network and on the same tap, in a
+Each gives one guest of the kit one network card, behind the user network or on a tap of its own, in a
 network namespace of their own (so it wants root, or user namespaces). In the guest and on the host
-runs the same program (tests/guest/programs/net_peer.cpp). Prints a table and writes every sample to
-build/bench-net.json. docs/benchmarks.md says more.
+runs the same program (tests/guest/programs/net_peer.cpp). "vhost" is a tap whose frames the host's
+kernel moves, for both, where it can. Prints a table and writes every sample to build/bench-net.json.
+docs/benchmarks.md says more.
 """
 
-import argparse
-import json
-import math
+import contextlib
 import os
-import statistics
-import subprocess
 import sys
 
-import host
-from machines import MEMORY_MIB, QEMU_CPU, QEMU_MACHINE, Trapeze
-from process import cpu_seconds
-from run import find_kit
+import guests
+import pairs
+import streams
+from streams import ORDERS, line_of, server, unit_of
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/guest"))
-import agent_peer  # noqa: E402
 import net_test  # noqa: E402
 
-LIMIT_S = 300
-PORT = 5555
 MAC = "02:00:00:00:77:02"
-TAP, TAP_HOST = "tapbench", "10.77.0.1"
-ROWS = {
-    "user.send": "user network: guest to host",
-    "user.receive": "user network: host to guest",
-    "user.send4": "user network: guest to host, 4 streams",
-    "user.receive4": "user network: host to guest, 4 streams",
-    "user.ping": "user network: round trip",
-    "tap.send": "tap: guest to host",
-    "tap.receive": "tap: host to guest",
-    "tap.send4": "tap: guest to host, 4 streams",
-    "tap.receive4": "tap: host to guest, 4 streams",
-    "tap.ping": "tap: round trip",
-}
-# Where the guest finds the host, the card for each of the two, and what the guest's init is told.
-NETS = {
-    "user": {"address": net_test.HOST, "trapeze": f"user,mac={MAC}", "qemu": "user,id=net",
-             "init": f"trapeze.net={MAC},10.0.2.15/24,10.0.2.2,10.0.2.3"},
-    "tap": {"address": TAP_HOST,
-            "trapeze": f"tap={TAP},mac={MAC},ip=10.77.0.2/24,gateway={TAP_HOST}",
-            "qemu": f"tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off",
-            "init": f"trapeze.net={MAC},10.77.0.2/24,{TAP_HOST},"},
-}
+NETS = {"user": "user network", "tap": "tap", "vhost": "tap with vhost-net"}
+ROWS = {f"{net}.{order}": f"{name}: {text}" for net, name in NETS.items() for order, text in ORDERS.items()}
 
 
-def script(net, seconds):
-    lines = ["cat > /tmp/peer && chmod +x /tmp/peer"]
-    place = f"{NETS[net]['address']} {PORT} {seconds}"
-    for row in (row for row in ROWS if row.startswith(net)):
-        order = row.split(".")[1]
-        streams = " 4" if order.endswith("4") else ""
-        lines += [f"echo begin {row}", f"/tmp/peer {order.rstrip('4')} {place}{streams}"]
-    # The processes have to be there still when the last line is read.
-    return " && ".join([*lines, "sleep 1"])
+class Tap:
+    """One of the host's, with addresses for both its ends."""
+
+    def __init__(self, number):
+        self.name = f"tapbench{number}"
+        self.host, self.guest = (f"10.77.{number}.{end}" for end in (1, 2))
+
+    def set_up(self):
+        net_test.host(f"ip tuntap add dev {self.name} mode tap && ip link set {self.name} up && "
+                      f"ip addr add {self.host}/24 dev {self.name}")
 
 
-def family_cpu(pid):
-    """Of the process and its children that live: the user network has one."""
-    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout
-    return sum(cpu_seconds(int(one)) for one in [pid, *children.split()])
+TAPS = {"trapeze": Tap(1), "qemu": Tap(2)}
 
 
-class Watch:
-    """Reads the program's lines as they come, with the machine's CPU time at each."""
-
-    def __init__(self):
-        self.rest, self.row, self.begin_cpu, self.samples = b"", None, 0.0, {}
-
-    def __call__(self, pid, data):
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        for line in lines:
-            words = line.decode().split()
-            if words[0] == "begin":
-                self.row, self.begin_cpu = words[1], family_cpu(pid)
-                continue
-            amount, took_s = int(words[1]), int(words[2]) / 1e9
-            unit = 1 if self.row.endswith("ping") else 1 << 20  # round trips, MiB
-            self.samples[self.row] = {
-                "rate": amount / unit / took_s,
-                "cpu_us": (family_cpu(pid) - self.begin_cpu) * 1e6 / (amount / unit)}
+def trapeze_arguments(net):
+    tap, vhost = TAPS["trapeze"], "on" if net == "vhost" else "off"
+    return ["--net", f"user,mac={MAC}" if net == "user" else
+            f"tap={tap.name},mac={MAC},ip={tap.guest}/24,gateway={tap.host},vhost={vhost}"]
 
 
-def measure_trapeze(options, net, program):
-    watch = Watch()
-    command = [options.trapeze, "run", "--kit", options.kit, "--memory", f"{MEMORY_MIB}M",
-               "--net", NETS[net]["trapeze"], "--timeout", str(LIMIT_S),
-               *options.trapeze_option, "--", "sh", "-c", script(net, options.seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(program)
-        process.stdin.close()
-        while data := os.read(process.stdout.fileno(), 65536):
-            watch(process.pid, data)
-    if process.returncode != 0:
-        raise RuntimeError(f"trapeze ended with status {process.returncode}")
-    return watch.samples
+def qemu_arguments(net):
+    """The kernel's arguments (what the guest's init is told) and the devices."""
+    tap, vhost = TAPS["qemu"], "on" if net == "vhost" else "off"
+    address = "10.0.2.15/24,10.0.2.2,10.0.2.3" if net == "user" else f"{tap.guest}/24,{tap.host},"
+    back_end = ("user,id=net" if net == "user" else
+                f"tap,id=net,ifname={tap.name},script=no,downscript=no,vhost={vhost}")
+    return (f" trapeze.net={MAC},{address}",
+            ["-netdev", back_end, "-device", f"virtio-net-pci,netdev=net,mac={MAC},romfile="])
 
 
-def measure_qemu(options, net, program):
-    watch = Watch()
-    peer = agent_peer.Peer(
-        options.kit, memory=f"{MEMORY_MIB}M", machine=QEMU_MACHINE, cpu_model=QEMU_CPU,
-        kernel_arguments=options.kernel_arguments,
-        # A busy host makes TCG's clocks fail the kernel's test of them.
-        append=NETS[net]["init"] + " no_timer_check",
-        devices=["-netdev", NETS[net]["qemu"], "-device",
-                 f"virtio-net-pci,netdev=net,mac={MAC},romfile="])
-    try:
-        peer.wait_ready()
-        outcome = peer.run_command(["sh", "-c", script(net, options.seconds)], stdin=program,
-                                   timeout=LIMIT_S,
-                                   on_output=lambda p, data: watch(p.process.pid, data))
-    finally:
-        peer.close()
-    if outcome.status != 0:
-        raise RuntimeError(f"qemu: status {outcome.status}: {outcome.stderr.decode()}")
-    return watch.samples
+def host_address(net, machine):
+    return net_test.HOST if net == "user" else TAPS[machine.name].host
 
 
-def ratio_text(ratio):
-    return f"{ratio:8.2f}" if ratio else "       -"
+def measure(options, net, rows, samples):
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(guests.trapeze(options, trapeze_arguments(net)))
+        machines = [ours]
+        if not options.no_qemu:
+            card, devices = qemu_arguments(net)
+            machines.insert(0, stack.enter_context(
+                guests.qemu(options, guests.kernel_arguments(ours) + card, devices)))
+        samples.measure(rows, lambda row, machine: line_of(row.split(".")[1], host_address(net, machine), options),
+                        machines, options.rounds)
 
 
-def show(samples, facts, runs, rows):
-    loads = " ".join(f"{load:.1f}" for load in facts["load_average"])
-    print(f"\n{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, load average {loads}; "
-          f"medians of {runs} runs\n")
-    print(f"{'':42}{'trapeze':>12}{'qemu tcg':>12}{'ratio':>9}   "
-          f"{'CPU us each':>11}{'qemu':>10}{'ratio':>9}")
-    ratios = []
-    for row in rows:
-        medians = {}
-        for machine in ("trapeze", "qemu"):
-            for key in ("rate", "cpu_us"):
-                values = [sample[row][key] for sample in samples[machine] if row in sample]
-                medians[machine, key] = statistics.median(values) if values else 0
-        ours, peer = medians["trapeze", "rate"], medians["qemu", "rate"]
-        our_cpu, peer_cpu = medians["trapeze", "cpu_us"], medians["qemu", "cpu_us"]
-        ratio = ours / peer if peer else 0
-        ratios.append(ratio)
-        unit = "  /s" if row.endswith("ping") else "MB/s"
-        print(f"{ROWS[row]:42}{ours:8.0f}{unit}{peer:8.0f}{unit} {ratio_text(ratio)}   "
-              f"{our_cpu:11.0f}{peer_cpu:10.0f} "
-              f"{ratio_text(our_cpu / peer_cpu if peer_cpu else 0)}")
-    if all(ratios):
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        print(f"\ngeometric mean of the speed ratios (higher is better): {mean:.2f}; "
-              f"smallest: {min(ratios):.2f}")
-
-
-def set_host_up(options):
+def set_host_up():
     if not net_test.enter_namespaces():
         raise SystemExit("this needs a network namespace: run it as root")
-    net_test.host(f"ip tuntap add dev {TAP} mode tap && ip link set {TAP} up && "
-                  f"ip addr add {TAP_HOST}/24 dev {TAP}")
-    server = subprocess.Popen([options.program, "serve", "0.0.0.0", str(PORT)],
-                              stdout=subprocess.PIPE)
-    server.stdout.readline()
-    return server
+    for tap in TAPS.values():
+        tap.set_up()
+
+
+def add_options(parser):
+    streams.add_options(parser)
+    parser.add_argument("--nets", help=f"of {','.join(NETS)}; those that are possible unless told")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trapeze", help="the binary to measure")
-    parser.add_argument("--kit", default=os.environ.get("TRAPEZE_KIT"),
-                        help="folder of the kit; made by this binary, for its init is QEMU's too")
-    parser.add_argument("--program", default="build/tests/guest/net_peer")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2, help="for each row")
-    parser.add_argument("--nets", default="user,tap")
-    parser.add_argument("--no-qemu", action="store_true")
-    parser.add_argument("--trapeze-option", action="append", default=[], metavar="--OPTION=VALUE")
-    parser.add_argument("--output", default="build/bench-net.json")
-    options = parser.parse_args()
-    options.kit = find_kit(options.trapeze, options.kit)
-    options.kernel_arguments = Trapeze(options.trapeze, options.kit).kernel_arguments()
-    with open(options.program, "rb") as file:
-        program = file.read()
-    samples, facts = {"trapeze": [], "qemu": []}, host.facts()
-    server = set_host_up(options)
-    try:
-        for _ in range(options.runs):
-            for net in options.nets.split(","):
-                if not options.no_qemu:
-                    samples["qemu"].append(measure_qemu(options, net, program))
-                samples["trapeze"].append(measure_trapeze(options, net, program))
-    finally:
-        server.kill()
-        server.wait()
-    show(samples, facts, options.runs,
-         [row for row in ROWS if row.split(".")[0] in options.nets.split(",")])
-    os.makedirs(os.path.dirname(options.output) or ".", exist_ok=True)
-    with open(options.output, "w", encoding="utf-8") as file:
-        json.dump({"host": facts, "rows": ROWS, "samples": samples,
-                   "trapeze_options": options.trapeze_option}, file, indent=2)
-        file.write("\n")
+    options = pairs.parse(__doc__, "net", "net_peer", add_options)
+    nets = options.nets.split(",") if options.nets else [
+        net for net in NETS if net != "vhost" or os.path.exists("/dev/vhost-net")]
+    names = [row for row in pairs.chosen(options, ROWS) if row.split(".")[0] in nets]
+    samples = pairs.Samples()
+    set_host_up()
+    with server(options.program_path, "0.0.0.0"):
+        for net in nets:
+            if rows := [row for row in names if row.startswith(f"{net}.")]:
+                measure(options, net, rows, samples)
+    pairs.report(options, samples, {row: ROWS[row] for row in names}, unit_of=unit_of)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,32 @@ def cpu_seconds(pid):
     return time.clock_gettime((~pid << 3) | PROCESS_CPU_CLOCK)
 
 
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:  # it has ended
+        return []
+
+
+def name_of(pid):
+    try:
+        with open(f"/proc/{pid}/comm", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def family(pid):
+    """The process, its children and theirs, and the kernel's threads that serve it (vhost)."""
+    found, rest = [], [pid]
+    while rest:
+        found.append(rest.pop())
+        rest += children(found[-1])
+    kernel = 2  # kthreadd
+    return found + [one for one in children(kernel) if name_of(one) == f"vhost-{pid}"]
+
+
 @dataclass
 class Mapping:
     start: int

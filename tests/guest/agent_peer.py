@@ -48,12 +48,12 @@ class Peer:
     """One guest under QEMU."""
 
     def __init__(self, kit, append="", cpus=1, memory="512M", kernel="vmlinuz", machine="q35",
-                 cpu_model="max", kernel_arguments=KERNEL_ARGUMENTS, devices=()):
+                 cpu_model="max", kernel_arguments=KERNEL_ARGUMENTS, devices=(), accel="tcg"):
         self.folder = tempfile.TemporaryDirectory(prefix="agent-peer-")
         self.start = time.monotonic()
         listeners = {}
         command = [
-            "qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu_model, "-M", machine,
+            "qemu-system-x86_64", "-accel", accel, "-cpu", cpu_model, "-M", machine,
             "-smp", str(cpus), "-m", memory, "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", os.path.join(kit, kernel), "-initrd", os.path.join(kit, "initrd"),
             "-append", (kernel_arguments + " " + append).strip(),
@@ -107,13 +107,22 @@ class Peer:
         outcome.times["ready"] = ready
         return outcome
 
+    def execute(self, argv, **options):
+        """The guest's answer to the order."""
+        self.sockets["control"].sendall(exec_frame(argv, **options))
+        return self.receive_frame()
+
+    def start_command(self, argv):
+        """One that is talked to at the socket "stdio" as long as the guest lives."""
+        kind, _ = self.execute(argv)
+        assert kind == STARTED, kind
+
     def run_command(self, argv, stdin=b"", timeout=120, signals=(), on_output=None,
                     stdin_ends=True, **options):
         """The same once the guest is ready. `signals` are sent when the command has started. After
         a `stdin` that does not end, `on_output` may send more of it."""
         outcome = Outcome()
-        self.sockets["control"].sendall(exec_frame(argv, **options))
-        kind, payload = self.receive_frame()
+        kind, payload = self.execute(argv, **options)
         if kind == EXEC_FAILED:
             outcome.exec_error = struct.unpack("<III", payload)[:2]
         else:

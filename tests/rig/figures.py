@@ -39,8 +39,8 @@ COUNTS
 """
 
 
-def make_rig(trapeze, bootdone):
-    host = rig.Rig()
+def add_monitors(host, trapeze):
+    """Trapeze, the kit and QEMU."""
     host.add_program(trapeze, "/usr/bin/trapeze")
     host.add_kit()
     host.add_program("/usr/bin/qemu-system-x86_64")
@@ -50,6 +50,11 @@ def make_rig(trapeze, bootdone):
             if os.path.exists(path):
                 host.add_file(path, "/usr/share/qemu/" + name)
                 host.add_file(path, "/usr/share/seabios/" + name)
+
+
+def make_rig(trapeze, bootdone):
+    host = rig.Rig()
+    add_monitors(host, trapeze)
     archive = rig.Cpio()
     archive.character_device("dev/console", 5, 1)
     archive.file("init", rig.read(bootdone))

@@ -6,12 +6,13 @@ import re
 import stat
 import subprocess
 import tempfile
+import zlib
 
 from emulator import RigError
 
 UNPACKED = ("arch/x86/kvm", "virt", "drivers/virtio", "drivers/vhost", "drivers/vfio",
             "drivers/char/virtio_console.ko", "drivers/net/tun.ko", "drivers/net/tap.ko",
-            "net/vmw_vsock")
+            "net/vmw_vsock", "drivers/block/brd.ko")
 
 
 class RigMissing(RigError):
@@ -70,7 +71,7 @@ class Modules:
     def __init__(self, package, release):
         cache = os.environ.get("TRAPEZE_RIG_CACHE") or os.path.join(tempfile.gettempdir(),
                                                                     f"trapeze-rig-{os.getuid()}")
-        self.folder = os.path.join(cache, release)
+        self.folder = os.path.join(cache, f"{release}-{zlib.crc32(repr(UNPACKED).encode()):08x}")
         if not os.path.isdir(self.folder):
             self._unpack(package, release)
         self.files = {}

@@ -1,17 +1,19 @@
-// Both ends of TCP and UDP traffic, for tests and bench/net.py: the same program in the guest and
-// on the host. Addresses are numbers; a line on stdout says how it went.
+// Both ends of TCP, UDP and vsock traffic, for tests and bench/: the same program in the guest and
+// on the host. ADDRESS is an IPv4 address; or "vsock": the host, and for a server whoever connects;
+// or, for a server, the path of a unix socket. A line on stdout says how it went.
 //
-//   net_peer serve ADDRESS PORT                    serves the orders below, TCP and UDP, for ever
-//   net_peer udp-serve PORT COUNT                  echoes COUNT datagrams
-//   net_peer send ADDRESS PORT SECONDS [STREAMS]   TCP to the server:    "send BYTES NANOSECONDS"
-//   net_peer receive ADDRESS PORT SECONDS [STREAMS]  from the server:    "receive BYTES
-//   NANOSECONDS" net_peer ping ADDRESS PORT SECONDS             a byte there and back: "ping COUNT
-//   NANOSECONDS" net_peer udp ADDRESS PORT COUNT BYTES          datagrams, each echoed: "udp COUNT
-//   LOST"
+//   net_peer serve ADDRESS PORT                serves the orders below, TCP and UDP, for ever
+//   net_peer udp-serve PORT COUNT              echoes COUNT datagrams
+//   net_peer send ADDRESS PORT SECONDS [STREAMS]     to the server:    "send BYTES NANOSECONDS"
+//   net_peer receive ADDRESS PORT SECONDS [STREAMS]  from the server:  "receive BYTES NANOSECONDS"
+//   net_peer ping ADDRESS PORT SECONDS         a byte there and back:  "ping COUNT NANOSECONDS"
+//   net_peer udp ADDRESS PORT COUNT BYTES      datagrams, each echoed: "udp COUNT LOST"
 #include <arpa/inet.h>
+#include <linux/vm_sockets.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,34 +43,74 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
 }
 
-sockaddr_in address_of(const char* address, const char* port) {
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+
+  int family() const { return storage.ss_family; }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+template <class Socket>
+Address address_from(const Socket& socket) {
+  Address result;
+  std::memcpy(&result.storage, &socket, sizeof(socket));
+  result.size = sizeof(socket);
+  return result;
+}
+
+Address vsock_address(unsigned cid, const char* port) {
+  sockaddr_vm socket{};
+  socket.svm_family = AF_VSOCK;
+  socket.svm_cid = cid;
+  socket.svm_port = static_cast<unsigned>(std::atoi(port));
+  return address_from(socket);
+}
+
+Address unix_address(const char* path) {
+  sockaddr_un socket{};
+  socket.sun_family = AF_UNIX;
+  if (std::strlen(path) >= sizeof(socket.sun_path)) give_up(path);
+  std::strcpy(socket.sun_path, path);
+  return address_from(socket);
+}
+
+// `vsock_cid`: whom "vsock" means.
+Address address_of(const char* address, const char* port, unsigned vsock_cid) {
+  if (std::strcmp(address, "vsock") == 0) return vsock_address(vsock_cid, port);
+  if (address[0] == '/') return unix_address(address);
   sockaddr_in result{};
   result.sin_family = AF_INET;
   result.sin_port = htons(static_cast<uint16_t>(std::atoi(port)));
   if (::inet_pton(AF_INET, address, &result.sin_addr) != 1) give_up(address);
-  return result;
+  return address_from(result);
 }
 
-int open_socket(int type) {
-  const int fd = ::socket(AF_INET, type, 0);
+int open_socket(int family, int type) {
+  const int fd = ::socket(family, type, 0);
   if (fd < 0) give_up("socket");
   return fd;
 }
 
-int connect_to(const sockaddr_in& to, char order) {
-  const int fd = open_socket(SOCK_STREAM);
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) give_up("connect");
+// Where there is such a thing: each write goes out at once.
+void set_no_delay(int fd) {
   const int one = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+int connect_to(const Address& to, char order) {
+  const int fd = open_socket(to.family(), SOCK_STREAM);
+  if (::connect(fd, to.get(), to.size) != 0) give_up("connect");
+  set_no_delay(fd);
   if (::write(fd, &order, 1) != 1) give_up("write");
   return fd;
 }
 
-int listen_on(const sockaddr_in& at, int type) {
-  const int fd = open_socket(type);
+int listen_on(const Address& at, int type) {
+  const int fd = open_socket(at.family(), type);
   const int one = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof(at)) != 0) give_up("bind");
+  if (::bind(fd, at.get(), at.size) != 0) give_up("bind");
   if (type == SOCK_STREAM && ::listen(fd, 64) != 0) give_up("listen");
   return fd;
 }
@@ -87,8 +129,7 @@ void echo_datagram(int fd) {
 
 void serve_connection(int fd) {
   std::vector<char> buffer(kBufferBytes);
-  const int one = 1;
-  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  set_no_delay(fd);
   char order = 0;
   if (::read(fd, &order, 1) != 1) return;
   if (order == 'r') {
@@ -109,16 +150,18 @@ void serve_connection(int fd) {
 
 int serve(const char* address, const char* port) {
   ::signal(SIGCHLD, SIG_IGN);
-  const int tcp = listen_on(address_of(address, port), SOCK_STREAM);
-  const int udp = listen_on(address_of(address, port), SOCK_DGRAM);
+  const Address at = address_of(address, port, VMADDR_CID_ANY);
+  const int streams = listen_on(at, SOCK_STREAM);
+  // poll() passes over what is none.
+  const int udp = at.family() == AF_INET ? listen_on(at, SOCK_DGRAM) : -1;
   std::printf("ready\n");
   std::fflush(stdout);
   for (;;) {
-    pollfd slots[2] = {{tcp, POLLIN, 0}, {udp, POLLIN, 0}};
+    pollfd slots[2] = {{streams, POLLIN, 0}, {udp, POLLIN, 0}};
     if (::poll(slots, 2, -1) < 0) continue;
     if (slots[1].revents != 0) echo_datagram(udp);
     if (slots[0].revents == 0) continue;
-    const int fd = ::accept(tcp, nullptr, nullptr);
+    const int fd = ::accept(streams, nullptr, nullptr);
     if (fd < 0) continue;
     if (::fork() == 0) {
       serve_connection(fd);
@@ -129,7 +172,7 @@ int serve(const char* address, const char* port) {
 }
 
 int serve_datagrams(const char* port, const char* count) {
-  const int udp = listen_on(address_of("0.0.0.0", port), SOCK_DGRAM);
+  const int udp = listen_on(address_of("0.0.0.0", port, 0), SOCK_DGRAM);
   std::printf("ready\n");
   std::fflush(stdout);
   for (int i = std::atoi(count); i > 0; --i) echo_datagram(udp);
@@ -137,7 +180,7 @@ int serve_datagrams(const char* port, const char* count) {
 }
 
 // One stream: bytes that have gone all the way.
-uint64_t stream(const sockaddr_in& to, bool is_sending, uint64_t until_ns) {
+uint64_t stream(const Address& to, bool is_sending, uint64_t until_ns) {
   std::vector<char> buffer(kBufferBytes);
   const int fd = connect_to(to, is_sending ? 's' : 'r');
   uint64_t bytes = 0;
@@ -157,7 +200,7 @@ uint64_t stream(const sockaddr_in& to, bool is_sending, uint64_t until_ns) {
   return bytes;
 }
 
-int transfer(bool is_sending, const sockaddr_in& to, double seconds, int streams) {
+int transfer(bool is_sending, const Address& to, double seconds, int streams) {
   const uint64_t begin = now_ns();
   const uint64_t until = begin + static_cast<uint64_t>(seconds * 1e9);
   int results[2];
@@ -179,7 +222,7 @@ int transfer(bool is_sending, const sockaddr_in& to, double seconds, int streams
   return 0;
 }
 
-int ping(const sockaddr_in& to, double seconds) {
+int ping(const Address& to, double seconds) {
   const int fd = connect_to(to, 'p');
   const uint64_t begin = now_ns();
   const uint64_t until = begin + static_cast<uint64_t>(seconds * 1e9);
@@ -193,11 +236,11 @@ int ping(const sockaddr_in& to, double seconds) {
   return 0;
 }
 
-int datagrams(const sockaddr_in& to, int count, size_t bytes) {
-  const int fd = open_socket(SOCK_DGRAM);
+int datagrams(const Address& to, int count, size_t bytes) {
+  const int fd = open_socket(to.family(), SOCK_DGRAM);
   const timeval limit{.tv_sec = 5, .tv_usec = 0};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) give_up("connect");
+  if (::connect(fd, to.get(), to.size) != 0) give_up("connect");
   std::vector<char> sent(bytes);
   std::vector<char> got(65536);
   int lost = 0;
@@ -225,7 +268,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "net_peer: see the head of net_peer.cpp\n");
     return 2;
   }
-  const sockaddr_in to = address_of(argv[2], argv[3]);
+  const Address to = address_of(argv[2], argv[3], VMADDR_CID_HOST);
   if (what == "send" || what == "receive") {
     return transfer(what == "send", to, std::atof(argv[4]), argc > 5 ? std::atoi(argv[5]) : 1);
   }
