@@ -37,6 +37,8 @@ class DeviceInterrupt {
   // Something is wrong that only a reset mends (virtio 1.2 §2.1.2). Queues that break report it
   // themselves.
   virtual void needs_reset() = 0;
+  // One interrupt says it of both queues.
+  virtual bool is_shared(uint16_t /*queue*/, uint16_t /*other*/) const { return false; }
 };
 
 struct ActiveState {
@@ -57,8 +59,20 @@ struct ActiveState {
   }
   // After a batch of push_used: the interrupt, if the driver wants it.
   void notify_used(uint16_t index) {
+    if (needs_interrupt(index)) interrupt.queue_used(index);
+  }
+  // The same of two queues: with one interrupt, if they share it.
+  void notify_both_used(uint16_t index, uint16_t other) {
+    const bool is_needed = needs_interrupt(index);
+    const bool is_other_needed = needs_interrupt(other);
+    if (is_needed) interrupt.queue_used(index);
+    const bool is_told = is_needed && interrupt.is_shared(index, other);
+    if (is_other_needed && !is_told) interrupt.queue_used(other);
+  }
+
+  bool needs_interrupt(uint16_t index) {
     VirtQueue* used = queue(index);
-    if (used != nullptr && used->needs_interrupt()) interrupt.queue_used(index);
+    return used != nullptr && used->needs_interrupt();
   }
 };
 
@@ -71,6 +85,8 @@ class VirtioDevice {
   virtual uint64_t offered_features() const = 0;  // of this device type only
   // The number of queues, and the largest size of each (a power of two).
   virtual std::span<const uint16_t> queue_max_sizes() const = 0;
+  // That all queues have one interrupt: where two of them mostly have something to tell at once.
+  virtual bool has_one_interrupt() const { return false; }
   virtual uint32_t config_bytes() const = 0;
 
   // Any vCPU thread. [offset, offset + size) lies within config_bytes(). A write that the device

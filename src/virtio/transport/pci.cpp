@@ -247,6 +247,13 @@ void VirtioPci::queue_used(uint16_t queue) {
   interrupt(virtio_pci::kIsrQueue, queue_vectors_[queue].load(std::memory_order_relaxed));
 }
 
+// Also without MSI-X, when none has a vector: there is one wire.
+bool VirtioPci::is_shared(uint16_t queue, uint16_t other) const {
+  if (queue >= queues_.size() || other >= queues_.size()) return false;
+  return queue_vectors_[queue].load(std::memory_order_relaxed) ==
+         queue_vectors_[other].load(std::memory_order_relaxed);
+}
+
 void VirtioPci::config_changed() {
   config_generation_.fetch_add(1, std::memory_order_acq_rel);
   interrupt(virtio_pci::kIsrConfig, config_vector_.load(std::memory_order_relaxed));

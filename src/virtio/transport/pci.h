@@ -90,6 +90,7 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
 
   // DeviceInterrupt.
   void queue_used(uint16_t queue) override;
+  bool is_shared(uint16_t queue, uint16_t other) const override;
   void config_changed() override;
   void needs_reset() override;
 

@@ -83,11 +83,12 @@ PciDeviceConfig make_config(std::string name, const VirtioDevice& device) {
   config.bars[kBar] = {
       .kind = PciBarKind::Memory32, .prefetchable = false, .size_bytes = kBarBytes};
   config.has_intx = true;
-  config.msix =
-      PciMsixConfig{.vectors = static_cast<uint16_t>(std::min<uint32_t>(queues + 1, kMaxVectors)),
-                    .bar = kBar,
-                    .table_offset = kMsixTableOffset,
-                    .pending_offset = kMsixPendingOffset};
+  const uint32_t queue_vectors = device.has_one_interrupt() ? 1 : queues;
+  config.msix = PciMsixConfig{
+      .vectors = static_cast<uint16_t>(std::min(queue_vectors + 1, uint32_t{kMaxVectors})),
+      .bar = kBar,
+      .table_offset = kMsixTableOffset,
+      .pending_offset = kMsixPendingOffset};
   config.capabilities.push_back(make_capability(CapType::Common, kCommonOffset, 56));
   config.capabilities.push_back(make_capability(CapType::Isr, kIsrOffset, kIsrBytes));
   if (device.config_bytes() > 0) {

@@ -31,11 +31,15 @@ void parts_of(std::span<const iovec> chain, uint64_t bytes, std::vector<iovec>& 
 
 }  // namespace
 
-VsockDevice::VsockDevice(uint64_t guest_cid, VsockHost& host) : guest_cid_(guest_cid), host_(host) {
+VsockDevice::VsockDevice(uint64_t guest_cid, VsockHost& host, EventLoop& loop)
+    : guest_cid_(guest_cid), host_(host), loop_(loop) {
   host_.attach(this);
 }
 
-VsockDevice::~VsockDevice() { host_.attach(nullptr); }
+VsockDevice::~VsockDevice() {
+  stop_waiting();
+  host_.attach(nullptr);
+}
 
 void VsockDevice::read_config(uint32_t offset, std::span<std::byte> to) {
   std::memcpy(to.data(), reinterpret_cast<const std::byte*>(&guest_cid_) + offset, to.size());
@@ -47,6 +51,7 @@ void VsockDevice::activate(ActiveState& state) {
 }
 
 void VsockDevice::reset() {
+  stop_waiting();
   active_ = nullptr;
   connections_.clear();
   ready_.clear();
@@ -90,13 +95,51 @@ void VsockDevice::tell_reset() {
 
 bool VsockDevice::serve_transmit() {
   VirtQueue* queue = active_->queue(vsock::kTransmitQueue);
+  const bool is_first = untold_ == 0;
   const bool has_more = serve(*queue, chain_, kMaxPacketsPerTurn, [&](Chain& chain) {
     handle_chain(chain);
     queue->push_used(chain, 0);
+    ++untold_;
     return true;
   });
-  active_->notify_used(vsock::kTransmitQueue);
+  tell_taken_or_wait(is_first, has_more);
   return has_more;
+}
+
+void VsockDevice::tell_taken_or_wait(bool is_first, bool has_more) {
+  const bool is_trusted = answers_ == kAnswersToTrust;
+  if (!is_trusted && untold_ != 0) {
+    if (awaits_answer_) answers_ = 0;
+    awaits_answer_ = true;
+  }
+  if (!is_trusted || has_more || untold_ == 0 || untold_ >= kMaxUntold) return tell_taken();
+  if (is_first) is_timer_for_it_ = !wait_timer_;
+  if (wait_timer_) return;  // for later packets it comes early, that is all
+  wait_timer_ = loop_.start_timer(kMaxWait, [this] {
+    wait_timer_.reset();
+    if (untold_ == 0) return;
+    if (is_timer_for_it_) answers_ = 0;
+    tell_taken();
+  });
+}
+
+void VsockDevice::tell_answer() {
+  if (awaits_answer_ && answers_ < kAnswersToTrust) ++answers_;
+  awaits_answer_ = false;
+  untold_ = 0;
+  active_->notify_both_used(vsock::kReceiveQueue, vsock::kTransmitQueue);
+}
+
+void VsockDevice::tell_taken() {
+  untold_ = 0;
+  active_->notify_used(vsock::kTransmitQueue);
+}
+
+void VsockDevice::stop_waiting() {
+  if (wait_timer_) loop_.cancel_timer(*wait_timer_);
+  wait_timer_.reset();
+  untold_ = answers_ = 0;
+  awaits_answer_ = false;
 }
 
 void VsockDevice::handle_chain(Chain& chain) {
@@ -201,7 +244,7 @@ bool VsockDevice::serve_receive() {
     }
     is_turn_over = ++served == kMaxPacketsPerTurn;
   }
-  active_->notify_used(vsock::kReceiveQueue);
+  if (served != 0) tell_answer();
   return is_turn_over && has_packet();
 }
 

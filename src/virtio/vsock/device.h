@@ -5,12 +5,15 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 
+#include "base/event_loop.h"
 #include "virtio/device.h"
 #include "virtio/vsock/connection.h"
 #include "virtio/vsock/host.h"
@@ -24,13 +27,14 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   // A guest that opens more is refused: each costs the host a file descriptor.
   static constexpr size_t kMaxConnections = 4096;
 
-  // `host` must outlive the device.
-  VsockDevice(uint64_t guest_cid, VsockHost& host);
+  // `host` and `loop` must outlive the device.
+  VsockDevice(uint64_t guest_cid, VsockHost& host, EventLoop& loop);
   ~VsockDevice() override;
 
   VirtioType type() const override { return VirtioType::Vsock; }
   uint64_t offered_features() const override { return 0; }  // streams, as ever
   std::span<const uint16_t> queue_max_sizes() const override { return kQueueSizes; }
+  bool has_one_interrupt() const override { return true; }
   uint32_t config_bytes() const override { return sizeof(guest_cid_); }
   void read_config(uint32_t offset, std::span<std::byte> to) override;
 
@@ -55,6 +59,10 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   using Connections = std::map<VsockKey, std::unique_ptr<VsockConnection>>;
 
   bool serve_transmit();
+  void tell_taken_or_wait(bool is_first, bool has_more);
+  void tell_answer();
+  void tell_taken();
+  void stop_waiting();
   void handle_chain(Chain& chain);
   void handle_packet(const vsock::Header& header, std::span<const iovec> data);
   void open(const vsock::Header& header);
@@ -74,8 +82,20 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
 
   uint64_t guest_cid_;
   VsockHost& host_;
+  EventLoop& loop_;
   ActiveState* active_ = nullptr;
   Chain chain_;
+  // A guest that asks and waits for the answer is not woken before, only to hear that its packet
+  // was taken: both are told together. Meanwhile it is in the used ring; and a guest whose answer
+  // does not come in time is not kept waiting again until it has had some answers in a row.
+  static constexpr uint16_t kAnswersToTrust = 16;
+  static constexpr uint16_t kMaxUntold = 64;
+  static constexpr std::chrono::milliseconds kMaxWait{10};
+  uint16_t untold_ = 0;           // packets that were taken
+  uint16_t answers_ = 0;          // in a row, up to kAnswersToTrust
+  bool awaits_answer_ = false;    // the guest has sent, and got nothing since
+  bool is_timer_for_it_ = false;  // was started with the first packet that is untold
+  std::optional<EventLoop::TimerId> wait_timer_;
   std::vector<iovec> parts_;    // of a packet's bytes, in guest RAM
   bool receives_soon_ = false;  // serve_receive() comes in this turn anyway
   Connections connections_;

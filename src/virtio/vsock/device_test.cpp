@@ -19,9 +19,12 @@ constexpr uint32_t kGuestPort = 77;
 constexpr uint32_t kHostPort = 1000;
 
 struct FakeInterrupt final : DeviceInterrupt {
-  void queue_used(uint16_t) override {}
+  void queue_used(uint16_t queue) override { told.push_back(queue); }
   void config_changed() override {}
   void needs_reset() override {}
+  bool is_shared(uint16_t, uint16_t) const override { return is_one; }
+  std::vector<uint16_t> told;
+  bool is_one = false;
 };
 
 struct Packet {
@@ -91,6 +94,20 @@ struct VsockTest : ::testing::Test {
     while (transmit.take_used()) {
     }
   }
+  // Answers of the host until the guest trusts in them; then nothing is told yet.
+  void talk(FakePeer& peer, int turns = 20) {
+    for (int i = 0; i < turns; ++i) {
+      send(Op::Data, "question");
+      peer.to_guest = "answer";
+      forwarded += static_cast<uint32_t>(peer.to_guest.size());
+      (void)settle();
+    }
+    interrupt.told.clear();
+  }
+  void run_loop_for(std::chrono::milliseconds time) {
+    loop->start_timer(time, [this] { loop->stop(); });
+    loop->run();
+  }
   FakePeer& connect() {
     send(Op::Request);
     const auto packets = settle();
@@ -112,7 +129,8 @@ struct VsockTest : ::testing::Test {
   uint32_t credit = 64 * KiB;
   uint32_t forwarded = 0;
   FakeHost host;
-  VsockDevice device{kCid, host};
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
+  VsockDevice device{kCid, host, *loop};
 };
 
 TEST_F(VsockTest, guest_connects_and_both_talk) {
@@ -315,6 +333,55 @@ TEST_F(VsockTest, credit_is_told_in_the_turn_that_takes_the_bytes) {
   ASSERT_EQ(packets.size(), 1U);
   EXPECT_EQ(packets[0].op(), Op::CreditUpdate);
   EXPECT_EQ(packets[0].header.fwd_cnt, VsockConnection::kToldBytes);
+}
+
+using Told = std::vector<uint16_t>;
+
+TEST_F(VsockTest, guest_that_gets_answers_hears_with_them_that_its_packets_were_taken) {
+  FakePeer& peer = connect();
+  send(Op::Data, "question");
+  EXPECT_EQ(interrupt.told.back(), vsock::kTransmitQueue);
+  talk(peer);
+  send(Op::Data, "question");
+  EXPECT_EQ(interrupt.told, Told{});
+  peer.to_guest = "answer";
+  peer.poll();
+  EXPECT_EQ(interrupt.told, (Told{vsock::kReceiveQueue, vsock::kTransmitQueue}));
+  interrupt.is_one = true;
+  interrupt.told.clear();
+  send(Op::Data, "question");
+  peer.to_guest = "answer";
+  peer.poll();
+  EXPECT_EQ(interrupt.told, Told{vsock::kReceiveQueue});
+}
+
+TEST_F(VsockTest, answer_that_does_not_come_costs_a_guest_one_wait) {
+  FakePeer& peer = connect();
+  talk(peer);
+  run_loop_for(std::chrono::milliseconds(30));  // a timer of the talk
+  send(Op::Data, "question");
+  EXPECT_EQ(interrupt.told, Told{});
+  run_loop_for(std::chrono::milliseconds(60));
+  EXPECT_EQ(interrupt.told, Told{vsock::kTransmitQueue});
+  send(Op::Data, "question");
+  EXPECT_EQ(interrupt.told, (Told{vsock::kTransmitQueue, vsock::kTransmitQueue}));
+}
+
+TEST_F(VsockTest, many_packets_are_told_whether_an_answer_comes_or_not) {
+  FakePeer& peer = connect();
+  talk(peer);
+  for (int i = 0; i < 64; ++i) send(Op::Data, "x");
+  EXPECT_EQ(interrupt.told, Told{vsock::kTransmitQueue});
+}
+
+TEST_F(VsockTest, reset_forgets_what_was_not_told) {
+  FakePeer& peer = connect();
+  talk(peer);
+  send(Op::Data, "question");
+  device.reset();
+  run_loop_for(std::chrono::milliseconds(30));
+  EXPECT_EQ(interrupt.told, Told{});
+  device.activate(active);
 }
 
 TEST_F(VsockTest, many_open_and_close_without_buffers_cost_nothing) {

@@ -25,7 +25,8 @@ struct Guest {
   const uint8_t flags;
   FuzzRings rings{kQueues};
   FakeHost host;
-  VsockDevice device{kCid, host};
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
+  VsockDevice device{kCid, host, *loop};
 };
 
 // A packet with values around those that count; ports are few, so that connections are met again.
