@@ -190,7 +190,7 @@ class User(NetCase):
         self.expect(outcome, 0, stderr="")
         text = outcome.stdout.decode()
         for word in ("inet 10.0.2.15/24", "default via 10.0.2.2 dev eth0", "nameserver 10.0.2.3",
-                     "65520"):
+                     "32768"):
             self.assertIn(word, text)
 
     def test_chosen_network_mac_and_mtu(self):

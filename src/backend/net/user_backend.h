@@ -18,7 +18,10 @@
 namespace trapeze {
 
 struct UserNetSettings {
-  static constexpr uint16_t kDefaultMtu = 65520;
+  // The most of which two segments fit in the window that Linux begins with, 64 KiB: with but one,
+  // libslirp at times holds back what fills it neither wholly nor by half, for 5 s (RFC 1122
+  // 4.2.3.4; its persist timer).
+  static constexpr uint16_t kDefaultMtu = 32768;
   static constexpr uint16_t kMinMtu = 576;
   static constexpr uint32_t kDefaultNetwork = 0x0a00'0200;  // 10.0.2.0/24
   uint32_t network = kDefaultNetwork;
