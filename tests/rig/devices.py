@@ -53,7 +53,7 @@ def make_rig(trapeze, programs):
     figures.add_monitors(host, trapeze)
     host.add_python()
     host.add_program("/usr/sbin/mke2fs", "/sbin/mke2fs")
-    host.add_text("/etc/mke2fs.conf", "[fs_types]\n ext4 = {\n features = has_journal,extent,64bit,dir_index\n }\n small = {\n }\n")
+    host.add_text("/etc/mke2fs.conf", "[fs_types]\n ext4 = {\n features = has_journal,extent,64bit,dir_index\n }\n")
     host.add_text("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     # busybox's shell would take its own ip, which knows no taps.
     host.add_program(os.path.realpath("/bin/sh"), "/bin/sh")
