@@ -220,7 +220,8 @@ void VsockDevice::connection_has_packet(const VsockKey& key) {
 }
 
 // HOT: straight from the stream into a buffer of the guest, if it has one.
-void VsockDevice::connection_is_ready(const VsockKey& key) {
+void VsockDevice::connection_is_ready(const VsockKey& its_key) {
+  const VsockKey key = its_key;  // the connection may be gone behind this
   ready_.insert(key);
   if (active_ != nullptr && serve_receive()) active_->kick_again(vsock::kReceiveQueue);
   const auto found = connections_.find(key);
