@@ -334,15 +334,20 @@ class ProcessTest(unittest.TestCase):
             self.assertTrue({os.getpid(), shell.pid, grandchild} <= set(process.family(os.getpid())))
             os.kill(grandchild, signal.SIGKILL)
 
-    SIZE = 1237 * mmap.PAGESIZE  # a size that no other mapping has
+    @staticmethod
+    def free_size():
+        """A size that no mapping has."""
+        taken = {mapping.size for mapping in process.mappings(os.getpid())}
+        return next(size for size in range(1237 * mmap.PAGESIZE, 1 << 40, mmap.PAGESIZE) if size not in taken)
 
     def test_guest_memory_counts_apart(self):
+        size = self.free_size()
         # Executable, so that the kernel does not join it to a neighbour.
-        guest = mmap.mmap(-1, self.SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+        guest = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
                           prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        before = process.memory(os.getpid(), self.SIZE)
+        before = process.memory(os.getpid(), size)
         guest.write(b"x" * (10 * mmap.PAGESIZE))
-        after = process.memory(os.getpid(), self.SIZE)
+        after = process.memory(os.getpid(), size)
         self.assertEqual(after.guest - before.guest, 10 * mmap.PAGESIZE)
         self.assertEqual(sum(size for size, _ in after.parts), after.beyond_guest)
 
@@ -356,7 +361,7 @@ class ProcessTest(unittest.TestCase):
 
     def test_without_such_a_mapping_nothing_is_guessed(self):
         with self.assertRaises(LookupError):
-            process.memory(os.getpid(), self.SIZE + mmap.PAGESIZE)
+            process.memory(os.getpid(), sum(m.size for m in process.mappings(os.getpid())) + mmap.PAGESIZE)
 
     def test_cpu_clock_is_that_of_the_process(self):
         self.assertAlmostEqual(process.cpu_seconds(os.getpid()), sum(os.times()[:2]), delta=0.5)
