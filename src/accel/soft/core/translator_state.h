@@ -115,11 +115,11 @@ struct alignas(64) TranslatorState {
   uint64_t x87_saved = 0;     // x87_area has it, newer than Cpu::fpu
   uint64_t reload_x87 = 0;    // asks the slow stub to load x87_area before it goes on
   uint64_t x87_masks = 0x3f;  // of exceptions in the control word
+  alignas(64) uint8_t x87_area[kX87AreaBytes] = {};  // XSAVE's, with the x87 component only
 
   // Repeated string instructions (translator/strings.cpp).
   uint64_t page_offset_mask = kPageSize - 1;
-  uint64_t string_from = 0;                          // host address
-  alignas(64) uint8_t x87_area[kX87AreaBytes] = {};  // XSAVE's, with the x87 component only
+  uint64_t string_from = 0;  // host address
 };
 
 }  // namespace trapeze::soft

@@ -12,28 +12,9 @@ constexpr uint32_t kEntryBytes = 21;  // of the check at the entry
 
 // False for what goes on with the next instruction, if it does not ask C++.
 bool may_leave(Form form) {
-  switch (form) {
-    case Form::Plain:
-    case Form::Nothing:
-    case Form::Lea:
-    case Form::Push:
-    case Form::Pop:
-    case Form::X87:
-      return false;
-    case Form::Interpret:
-    case Form::Leave:
-    case Form::Jump:
-    case Form::JumpIf:
-    case Form::Call:
-    case Form::Return:
-    case Form::PushFlags:
-    case Form::DisableInterrupts:
-    case Form::EnableInterrupts:
-    case Form::SwapGs:
-    case Form::CompareExchangeWide:
-    case Form::ReadSegment:
-    case Form::String:
-      break;
+  for (const Form stays :
+       {Form::Plain, Form::Nothing, Form::Lea, Form::Push, Form::Pop, Form::X87}) {
+    if (form == stays) return false;
   }
   return true;
 }

@@ -63,15 +63,19 @@ void load_vectors(Assembler& code, bool has_avx) {
   code.store_imm32(TRAPEZE_STATE(sse_absent), 0);
 }
 
-// XSAVE and XRSTOR of the x87 component; use EAX and EDX.
+// XSAVE (4) or XRSTOR (5) of the x87 component; uses EAX and EDX.
+void xsave_x87(Assembler& code, unsigned extension) {
+  code.mov(regs::eax, 1);
+  code.xor_(regs::edx, regs::edx);
+  code.xsave_state(extension, TRAPEZE_STATE(x87_area));
+}
+
 void save_x87(Assembler& code) {
   Xbyak::Label done;
   code.load(regs::rax, TRAPEZE_STATE(x87_absent));
   code.test(regs::eax, regs::eax);
   code.jnz(done, Assembler::T_NEAR);
-  code.mov(regs::eax, 1);
-  code.xor_(regs::edx, regs::edx);
-  code.xsave_state(4, TRAPEZE_STATE(x87_area));
+  xsave_x87(code, 4);
   code.fninit();  // C++ code wants it empty
   code.store_imm32(TRAPEZE_STATE(x87_absent), 1);
   code.store_imm32(TRAPEZE_STATE(x87_saved), 1);
@@ -83,9 +87,7 @@ void load_x87(Assembler& code) {
   code.load(regs::rax, TRAPEZE_STATE(reload_x87));
   code.test(regs::eax, regs::eax);
   code.jz(done, Assembler::T_NEAR);
-  code.mov(regs::eax, 1);
-  code.xor_(regs::edx, regs::edx);
-  code.xsave_state(5, TRAPEZE_STATE(x87_area));
+  xsave_x87(code, 5);
   code.store_imm32(TRAPEZE_STATE(x87_absent), 0);
   code.L(done);
 }
