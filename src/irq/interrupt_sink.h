@@ -19,11 +19,13 @@ struct MsiMessage {
 };
 
 // A message that is sent by writing to an eventfd (KVM: irqfd), so that anything that has the fd
-// can send it. One at a time calls set(); signal() from any thread.
+// can send it. One at a time calls set() and hold(); signal() from any thread.
 class MsiEvent {
  public:
   virtual ~MsiEvent() = default;
   virtual bool set(const MsiMessage& message) = 0;  // false: cannot be had, use send_msi()
+  // What is written from now on stays in the eventfd; the next set() sends it, as one.
+  virtual void hold() = 0;
   virtual void signal() = 0;
   virtual const Fd& event() const = 0;
 };

@@ -37,6 +37,10 @@ class DeviceInterrupt {
   // Something is wrong that only a reset mends (virtio 1.2 §2.1.2). Queues that break report it
   // themselves.
   virtual void needs_reset() = 0;
+  // For whoever serves `queue` outside of this process: writing to it is queue_used(queue). Null
+  // where there is none; VirtioDevice::interrupts_moved() says when that may have changed. Stays
+  // open until reset().
+  virtual const Fd* lend_interrupt(uint16_t /*queue*/) { return nullptr; }
   // One interrupt says it of both queues.
   virtual bool is_shared(uint16_t /*queue*/, uint16_t /*other*/) const { return false; }
 };
@@ -100,6 +104,9 @@ class VirtioDevice {
   // device fills, room); may be spurious. True when the device stopped early, to let others work,
   // and wants to be called again.
   [[nodiscard]] virtual bool on_kick(uint16_t queue) = 0;
+  // Loop thread, while active. What lend_interrupt() gave may be void, and what was written to it
+  // last be lost.
+  virtual void interrupts_moved() {}
   // Loop thread. Lets go of `state` and of every chain, forgets what the driver set up. No call
   // into the driver's memory after it.
   virtual void reset() = 0;

@@ -37,6 +37,14 @@ void DeviceHost::kick(uint16_t queue) {
   [[maybe_unused]] const auto written = ::write(doorbells_[queue].get(), &one, sizeof(one));
 }
 
+void DeviceHost::move_interrupts() {
+  if (is_move_posted_.exchange(true, std::memory_order_acq_rel)) return;
+  loop_.post([this] {
+    is_move_posted_.store(false, std::memory_order_release);
+    if (active_) device_.interrupts_moved();
+  });
+}
+
 void DeviceHost::activate(uint64_t features, std::vector<std::optional<QueueConfig>> queues) {
   const QueueFeatures queue_features{.event_idx = (features & kFeatureEventIdx) != 0,
                                      .indirect = (features & kFeatureIndirectDesc) != 0};

@@ -5,6 +5,7 @@
 // save_queues() by one at a time (the transport holds its lock; the loop never takes that lock).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -35,6 +36,9 @@ class DeviceHost {
   // For ioeventfd. Constant.
   const Fd& doorbell(uint16_t queue) const { return doorbells_[queue]; }
 
+  // Has the device ask for its interrupts again.
+  void move_interrupts();
+
   // The driver is ready (DRIVER_OK). Returns before the device has seen it.
   void activate(uint64_t features, std::vector<std::optional<QueueConfig>> queues);
   // The same from a snapshot. The device's own state is restored before.
@@ -58,6 +62,7 @@ class DeviceHost {
   EventLoop& loop_;
   DeviceInterrupt& interrupt_;
   const std::vector<Fd> doorbells_;
+  std::atomic<bool> is_move_posted_{false};  // so that a guest has one task posted at most
   std::unique_ptr<ActiveState> active_;  // loop thread only
 };
 

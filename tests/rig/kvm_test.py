@@ -87,8 +87,10 @@ class Memory:
                           *(f"{size >> 10:6} {name}" for name, size in lines)])
 
 
-def boot(script, limit_s, **options):
+def boot(script, limit_s, programs=(), **options):
     host = rig.Rig()
+    for path in programs:
+        host.add_program(os.path.realpath(path), path)
     host.add_program(TRAPEZE, "/usr/bin/trapeze")
     host.add_program(LIVE, "/usr/bin/kvm_live")
     host.add_kit()
@@ -218,6 +220,7 @@ class Vhost(unittest.TestCase):
     # Both ways through the same connection's worth of bytes, and the sums of what came.
     GUEST = ("wget -q -O /tmp/down http://10.77.0.1:8080/down && sha256sum </tmp/down && "
              "nc 10.77.0.1 5000 </tmp/down && ip link show eth0 >/dev/null && echo sent")
+    WATCHER = "echo up; until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; echo down"
 
     @classmethod
     def setUpClass(cls):
@@ -229,7 +232,11 @@ class Vhost(unittest.TestCase):
         script += run("tap", "--verbose --net tap=tap0,ip=10.77.0.2/24", cls.GUEST)
         script += case("doctor", "trapeze doctor --json")
         script += "for i in $(seq 1 50); do [ -s $RESULTS/sent ] && break; sleep 0.2; done\n"
-        cls.result = boot(script, 120, modules=rig.VHOST_MODULES)
+        # By its path: the shell's own knows no taps.
+        script += ("tunctl -t tap1; ip link set tap1 up\n"
+                   "(until grep up $RESULTS/gone.out; do sleep 0.2; done; /sbin/ip link del tap1) >&2 &\n")
+        script += run("gone", "--net tap=tap1,ip=10.78.0.2/24", cls.WATCHER)
+        cls.result = boot(script, 150, programs=["/sbin/ip"], modules=rig.VHOST_MODULES)
 
     def test_data_comes_whole_in_both_directions(self):
         tap, total = Case(self.result, "tap"), self.result.files["sum"]
@@ -239,6 +246,11 @@ class Vhost(unittest.TestCase):
     def test_the_kernel_moves_the_frames_and_we_say_so(self):
         self.assertIn("tap0: with vhost-net", Case(self.result, "tap").err)
         self.assertIn(b"vhost-", self.result.files["thread"])
+
+    def test_interface_that_is_removed_is_a_link_that_is_down(self):
+        gone = Case(self.result, "gone")
+        self.assertEqual((gone.status, gone.out), (0, b"up\ndown\n"), gone)
+        self.assertIn("the interface tap1 is gone", gone.err)
 
     def test_doctor_finds_the_device(self):
         facts = json.loads(Case(self.result, "doctor").out)

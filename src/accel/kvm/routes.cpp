@@ -30,6 +30,11 @@ class Irqfd final : public MsiEvent {
     if (!is_bound_) is_bound_ = bind(0);
     return is_bound_;
   }
+  // The kernel looks at the counter when it is bound again.
+  void hold() override {
+    if (is_bound_) bind(KVM_IRQFD_FLAG_DEASSIGN);
+    is_bound_ = false;
+  }
   void signal() override {
     const uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(event_.get(), &one, sizeof(one));

@@ -5,6 +5,7 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -176,8 +177,28 @@ Result<void> TapBackend::open_vhost(TapSettings::Vhost wanted) {
 
 void TapBackend::attach(NetClient* client) {
   client_ = client;
-  // Nobody reads the tap here then: this is for its end alone.
-  if (vhost_ != nullptr && client != nullptr) watch(0, EPOLLPRI);
+  if (client == nullptr) link_watch_.reset();
+  if (vhost_ != nullptr && client != nullptr) watch_for_end();
+}
+
+// Nobody reads the tap here then. Whoever polls it, for whatever events, is woken by each frame.
+void TapBackend::watch_for_end() {
+  auto created = LinkWatch::create(loop_, [this] { look_for_end(); });
+  if (created) {
+    link_watch_ = std::move(*created);
+    look_for_end();
+  } else {
+    watch(0, EPOLLPRI);
+  }
+}
+
+void TapBackend::look_for_end() {
+  if (is_lost_) return;
+  pollfd tap{.fd = queues_[0].fd.get(), .events = 0, .revents = 0};
+  if (::poll(&tap, 1, 0) > 0) return handle_ready(0, static_cast<uint32_t>(tap.revents));
+  // One that has gone to another namespace is not told of any more.
+  const bool is_here = ::if_nametoindex(info_.name.c_str()) != 0;
+  if (!is_here && !queues_[0].is_watched) watch(0, EPOLLPRI);
 }
 
 bool TapBackend::watch(uint16_t pair, uint32_t events) {

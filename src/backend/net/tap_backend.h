@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/net/link_watch.h"
 #include "backend/net/vhost_net.h"
 #include "base/event_loop.h"
 #include "base/fd.h"
@@ -51,6 +52,8 @@ class TapBackend final : public NetBackend {
   Result<void> look_at_interface(const TapSettings& settings);
   Result<void> open_vhost(TapSettings::Vhost wanted);
   bool watch(uint16_t pair, uint32_t events);
+  void watch_for_end();
+  void look_for_end();
   void handle_ready(uint16_t pair, uint32_t events);
   Status lose();
 
@@ -58,6 +61,7 @@ class TapBackend final : public NetBackend {
   NetInfo info_;
   std::vector<Queue> queues_;
   std::unique_ptr<VhostNet> vhost_;  // before the taps that it uses are closed
+  std::unique_ptr<LinkWatch> link_watch_;  // while the kernel works on the rings
   NetClient* client_ = nullptr;
   bool is_lost_ = false;
 };

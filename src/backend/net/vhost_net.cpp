@@ -106,12 +106,16 @@ Result<void> VhostNet::start_ring(const NetRing& ring) {
                            .log_guest_addr = 0}));
   TRY(set(pair, VHOST_SET_VRING_KICK, "VHOST_SET_VRING_KICK",
           vhost_vring_file{.index = index, .fd = ring.kick->get()}));
-  TRY(set(pair, VHOST_SET_VRING_CALL, "VHOST_SET_VRING_CALL",
-          vhost_vring_file{.index = index, .fd = ring.call->get()}));
+  TRY(set_call(ring.queue, *ring.call));
   TRY(set(pair, VHOST_NET_SET_BACKEND, "VHOST_NET_SET_BACKEND",
           vhost_vring_file{.index = index, .fd = pair.tap->get()}));
   pair.is_running[index] = true;
   return {};
+}
+
+Result<void> VhostNet::set_call(uint16_t queue, const Fd& call) {
+  return set(pairs_[queue / 2], VHOST_SET_VRING_CALL, "VHOST_SET_VRING_CALL",
+             vhost_vring_file{.index = queue % 2U, .fd = call.get()});
 }
 
 uint16_t VhostNet::stop(uint16_t queue) {

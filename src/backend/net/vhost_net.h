@@ -27,6 +27,7 @@ class VhostNet final : public NetRings {
   uint64_t features() const override { return features_; }
   Result<void> start(uint64_t features, std::span<const NetMemoryRange> memory,
                      std::span<const NetRing> rings) override;
+  Result<void> set_call(uint16_t queue, const Fd& call) override;
   uint16_t stop(uint16_t queue) override;
 
   static constexpr const char* kDevice = "/dev/vhost-net";

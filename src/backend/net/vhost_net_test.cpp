@@ -109,6 +109,15 @@ TEST_F(VhostTest, stopping_takes_the_tap_away_and_tells_where_it_stood) {
   EXPECT_EQ(told.size(), 4U);  // the other one
 }
 
+TEST_F(VhostTest, call_of_a_running_ring_can_move) {
+  ASSERT_TRUE(vhost->start(kFeatures, {}, rings()).has_value());
+  told.clear();
+  const Fd other{1003};
+  ASSERT_TRUE(vhost->set_call(1, other).has_value());
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_EQ(find(VHOST_SET_VRING_CALL, 1)->words[0] >> 32, 1003U);
+}
+
 TEST_F(VhostTest, failure_half_way_leaves_nothing_running) {
   refused_request = VHOST_SET_VRING_CALL;
   auto started = vhost->start(kFeatures, {}, rings());

@@ -1,6 +1,8 @@
 // FakeInterrupts: an InterruptSink for tests that remembers what it was told.
 #pragma once
 
+#include <sys/eventfd.h>
+
 #include <map>
 #include <vector>
 
@@ -13,6 +15,7 @@ struct FakeMsiEvent final : MsiEvent {
   struct Log {
     std::vector<MsiMessage> set;
     int signals = 0;
+    int holds = 0;
     bool works = true;
   };
   explicit FakeMsiEvent(Log& to) : log(to) {}
@@ -20,10 +23,11 @@ struct FakeMsiEvent final : MsiEvent {
     if (log.works) log.set.push_back(message);
     return log.works;
   }
+  void hold() override { ++log.holds; }
   void signal() override { ++log.signals; }
   const Fd& event() const override { return fd; }
   Log& log;
-  Fd fd;
+  const Fd fd{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 };
 
 struct FakeInterrupts final : InterruptSink {

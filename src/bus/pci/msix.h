@@ -3,6 +3,10 @@
 // Threads: the guest writes the table from vCPU threads, the device calls notify() from any thread;
 // one mutex. The InterruptSink is called with it held, so that no message leaves after the guest
 // has masked its vector and read that back.
+//
+// A vector's event (MsiEvent) can be lent to somebody who writes to it himself: the host's kernel
+// then sends the message without this process. While the vector is masked the event is held, and
+// its counter is the pending bit.
 #pragma once
 
 #include <cstdint>
@@ -47,23 +51,34 @@ class Msix {
   // enabled or there is no such vector.
   void notify(uint16_t vector);
   bool is_enabled() const;
+  // Writing to it is notify(), until it is recalled; stays open as long as this object. Null where
+  // the sink has no events, MSI-X is not enabled or there is no such vector.
+  const Fd* lend(uint16_t vector);
+
+  // Whether events that were lent are void from now on, and what was written last may be lost:
+  // MSI-X was disabled, or the host has no more routes. Whoever has one calls notify() instead.
+  enum class Lent : uint8_t { Valid, Recalled };
 
   // Message Control, bits 15 (enable) and 14 (function mask).
-  void set_control(bool enabled, bool function_masked);
+  Lent set_control(bool enabled, bool function_masked);
   // The table and the pending bits, as the BAR shows them.
   uint64_t table_read(uint64_t offset, Width width) const;
-  void table_write(uint64_t offset, Width width, uint64_t value);
+  Lent table_write(uint64_t offset, Width width, uint64_t value);
   uint64_t pending_read(uint64_t offset, Width width) const;
 
   MsixState save() const;
-  // Fails when the number of vectors differs. Sends nothing.
+  // Fails when the number of vectors differs. Sends nothing. Events that were lent are void.
   Result<void> restore(const MsixState& state);
 
  private:
   uint32_t dword(uint64_t index) const;
-  void set_dword(uint64_t index, uint32_t value);
+  Lent set_dword(uint64_t index, uint32_t value);
+  bool is_open(size_t vector) const;
+  bool is_pending(size_t vector) const;
   void send_if_ready(size_t vector);
   bool send_by_event(size_t vector);
+  MsiEvent* event_of(size_t vector);
+  Lent follow(size_t vector);
 
   mutable std::mutex mutex_;
   InterruptSink* sink_ = nullptr;
@@ -71,6 +86,7 @@ class Msix {
   // What the sink gave for a vector when it was first used; null where it gives none.
   struct Event {
     bool is_asked_for = false;
+    bool is_lent = false;
     std::unique_ptr<MsiEvent> event;
   };
   std::vector<Event> events_;

@@ -1,6 +1,7 @@
 #include "bus/pci/msix.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "bus/pci/fake_interrupts.h"
 
@@ -53,6 +54,86 @@ TEST_F(MsixTest, event_that_cannot_be_had_leaves_the_message) {
   msix_.notify(1);
   EXPECT_EQ(log.signals, 0);
   EXPECT_EQ(sink_.messages, (std::vector<MsiMessage>{{0xfee0'1000, 0x4041}}));
+}
+
+// Events that others write to ---------------------------------------------------------------------
+
+class LentMsixTest : public MsixTest {
+ protected:
+  void SetUp() override {
+    MsixTest::SetUp();
+    sink_.events = &log_;
+    program(msix_, 1, 0xfee0'1000, 0x4041);
+    msix_.set_control(true, false);
+  }
+  Msix::Lent mask(bool masked) {
+    return msix_.table_write(Msix::kEntryBytes + kControl, Width::Dword, masked ? 1 : 0);
+  }
+  static void write_to(const Fd& event) {
+    const uint64_t one = 1;
+    ASSERT_EQ(::write(event.get(), &one, sizeof(one)), 8);
+  }
+  FakeMsiEvent::Log log_;
+};
+
+TEST_F(LentMsixTest, event_has_the_message_at_once_and_when_it_changes) {
+  const Fd* const event = msix_.lend(1);
+  ASSERT_NE(event, nullptr);
+  EXPECT_TRUE(event->is_open());
+  EXPECT_EQ(log_.set, (std::vector<MsiMessage>{{0xfee0'1000, 0x4041}}));
+  mask(true);
+  msix_.table_write(Msix::kEntryBytes + 8, Width::Dword, 0x4042);
+  EXPECT_EQ(mask(false), Msix::Lent::Valid);
+  EXPECT_EQ(log_.set.back(), (MsiMessage{0xfee0'1000, 0x4042}));
+  EXPECT_EQ(msix_.lend(1), event);
+  EXPECT_EQ(log_.signals, 0);
+}
+
+TEST_F(LentMsixTest, masked_event_is_held_and_its_counter_is_the_pending_bit) {
+  const Fd& event = *msix_.lend(1);
+  mask(true);
+  EXPECT_EQ(log_.holds, 1);
+  EXPECT_EQ(msix_.pending_read(0, Width::Qword), 0U);
+  write_to(event);
+  EXPECT_EQ(msix_.pending_read(0, Width::Qword), 2U);
+  EXPECT_TRUE(msix_.save().vectors[1].pending);
+  log_.set.clear();
+  EXPECT_EQ(mask(false), Msix::Lent::Valid);
+  EXPECT_EQ(log_.set.size(), 1U);  // sends what it holds
+  msix_.set_control(true, true);
+  EXPECT_EQ(log_.holds, 2);
+}
+
+TEST_F(LentMsixTest, nothing_is_lent_where_nothing_could_be_sent) {
+  EXPECT_EQ(msix_.lend(3), nullptr);
+  EXPECT_EQ(msix_.lend(0xffff), nullptr);
+  log_.works = false;
+  EXPECT_EQ(msix_.lend(1), nullptr);
+  log_.works = true;
+  EXPECT_NE(msix_.lend(1), nullptr);
+  EXPECT_EQ(msix_.set_control(false, false), Msix::Lent::Recalled);
+  EXPECT_EQ(msix_.lend(1), nullptr);
+  EXPECT_EQ(msix_.set_control(true, false), Msix::Lent::Valid);
+  sink_.events = nullptr;
+  EXPECT_EQ(msix_.lend(0), nullptr);
+}
+
+TEST_F(LentMsixTest, event_that_the_host_refuses_later_is_recalled_once) {
+  ASSERT_NE(msix_.lend(1), nullptr);
+  mask(true);
+  log_.works = false;
+  EXPECT_EQ(mask(false), Msix::Lent::Recalled);
+  EXPECT_EQ(mask(true), Msix::Lent::Valid);
+  EXPECT_EQ(mask(false), Msix::Lent::Valid);
+  msix_.notify(1);
+  EXPECT_EQ(sink_.messages, (std::vector<MsiMessage>{{0xfee0'1000, 0x4041}}));
+}
+
+TEST_F(LentMsixTest, restored_table_has_lent_nothing) {
+  ASSERT_NE(msix_.lend(1), nullptr);
+  ASSERT_TRUE(msix_.restore(msix_.save()).has_value());
+  EXPECT_EQ(log_.holds, 1);
+  EXPECT_EQ(msix_.set_control(false, false), Msix::Lent::Valid);
 }
 
 TEST_F(MsixTest, disabled_msix_sends_nothing_and_remembers_nothing) {

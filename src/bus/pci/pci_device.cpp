@@ -57,7 +57,10 @@ bool PciDevice::config_write(unsigned offset, Width width, uint32_t value) {
   config_.write(offset, width, value);
   // INTx goes down before the first message can leave, and comes back after the last.
   update_intx();
-  if (msix_) msix_->set_control(config_.msix_enabled(), config_.msix_function_masked());
+  auto lent = Msix::Lent::Valid;
+  if (msix_) lent = msix_->set_control(config_.msix_enabled(), config_.msix_function_masked());
+  lock.unlock();
+  if (lent == Msix::Lent::Recalled) msix_recalled();
   constexpr unsigned kCommand = 0x04;
   constexpr unsigned kBarsEnd = 0x28;
   return offset >= kCommand && offset < kBarsEnd;
@@ -83,7 +86,10 @@ uint64_t PciDevice::route_read(unsigned bar, uint64_t offset, Width width) {
 void PciDevice::route_write(unsigned bar, uint64_t offset, Width width, uint64_t value) {
   if (msix_ && bar == msix_config_->bar) {
     const uint64_t in_table = offset - msix_config_->table_offset;
-    if (in_table < msix_->table_bytes()) return msix_->table_write(in_table, width, value);
+    if (in_table < msix_->table_bytes()) {
+      if (msix_->table_write(in_table, width, value) == Msix::Lent::Recalled) msix_recalled();
+      return;
+    }
     const uint64_t in_pending = offset - msix_config_->pending_offset;
     if (in_pending < msix_->pending_bytes()) return;  // read-only
   }

@@ -55,6 +55,10 @@ class PciDevice {
   // (ioeventfd). Called with PciRoot's lock held: do not access configuration space from here.
   virtual void bar_placed(unsigned /*bar*/, std::optional<Gpa> /*address*/) {}
 
+  // Events that Msix has lent are void: whoever has one calls notify(), also for what it may have
+  // lost. On a vCPU's thread.
+  virtual void msix_recalled() {}
+
   const std::string& name() const { return name_; }
   PciDeviceState save() const;
   // PciRoot::place_bars() must follow. Fails when the state is of another kind of device.

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/event_loop.h"
+#include "base/log.h"
 #include "virtio/device.h"
 #include "virtio/net/backend.h"
 #include "virtio/net/metrics.h"
@@ -49,6 +50,7 @@ class NetDevice final : public VirtioDevice, private NetClient {
 
   void activate(ActiveState& state) override;
   [[nodiscard]] bool on_kick(uint16_t queue) override;
+  void interrupts_moved() override;
   void reset() override;
 
   const NetMetrics& metrics() const { return metrics_; }
@@ -93,6 +95,8 @@ class NetDevice final : public VirtioDevice, private NetClient {
   void start_rings();
   void stop_rings();
   NetRing ring_of(uint16_t number, VirtQueue& queue);
+  struct Call;
+  const Fd& interrupt_of(const Call& call);
 
   // The control queue (control.cpp).
   bool serve_control(uint16_t index);
@@ -125,13 +129,15 @@ class NetDevice final : public VirtioDevice, private NetClient {
   uint64_t guest_offloads_ = 0;
   std::optional<NetState> restored_;  // from restore() to activate()
   Chain control_chain_;
-  // While rings are served by the back end: for each such queue, its interrupts.
+  // While rings are served by the back end: for each such queue, what is written for an interrupt
+  // where the transport lends nothing.
   struct Call {
     uint16_t queue = 0;
     Fd event;
   };
   std::vector<Call> calls_;
   NetMetrics metrics_;
+  LogLimiter log_limiter_;
 };
 
 }  // namespace trapeze

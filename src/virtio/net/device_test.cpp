@@ -1,6 +1,7 @@
 #include "virtio/net/device.h"
 
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include "virtio/net/fake_backend.h"
 #include "virtio/queue/test_driver.h"
@@ -21,6 +22,8 @@ struct FakeInterrupt final : DeviceInterrupt {
   void queue_used(uint16_t) override { ++used; }
   void config_changed() override { ++config_changes; }
   void needs_reset() override { ++resets; }
+  const Fd* lend_interrupt(uint16_t) override { return lent; }
+  const Fd* lent = nullptr;
   int used = 0;
   int config_changes = 0;
   int resets = 0;
@@ -455,6 +458,11 @@ struct FakeRings final : NetRings {
     running.assign(wanted.begin(), wanted.end());
     return {};
   }
+  Result<void> set_call(uint16_t queue, const Fd& call) override {
+    if (is_refusing) return fail("refused");
+    running[queue].call = &call;
+    return {};
+  }
   uint16_t stop(uint16_t queue) override {
     stopped.push_back(queue);
     return 9;
@@ -505,6 +513,24 @@ TEST_F(NetRingsTest, what_is_called_interrupts_the_driver) {
   loop->start_timer(std::chrono::milliseconds(20), [&] { loop->stop(); });
   loop->run();
   EXPECT_EQ(interrupt.used, 1);
+}
+
+TEST_F(NetRingsTest, lent_interrupt_is_handed_over_and_taken_back) {
+  const Fd lent(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  interrupt.lent = &lent;
+  start_with_rings();
+  EXPECT_EQ(service.running[0].call, &lent);
+  EXPECT_EQ(service.running[1].call, &lent);
+
+  interrupt.lent = nullptr;
+  device->interrupts_moved();
+  ASSERT_NE(service.running[0].call, &lent);
+  EXPECT_EQ(interrupt.used, 2);  // one of each may be lost
+  const uint64_t one = 1;
+  ASSERT_EQ(::write(service.running[0].call->get(), &one, sizeof(one)), 8);
+  loop->start_timer(std::chrono::milliseconds(20), [&] { loop->stop(); });
+  loop->run();
+  EXPECT_EQ(interrupt.used, 3);
 }
 
 TEST_F(NetRingsTest, save_stops_and_knows_where_they_stood_and_resume_goes_on) {

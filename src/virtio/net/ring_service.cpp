@@ -44,7 +44,7 @@ void NetDevice::start_rings() {
   }
   if (rings.empty()) return;
   for (size_t i = 0; i < rings.size(); ++i) {
-    rings[i].call = &calls[i].event;
+    rings[i].call = &interrupt_of(calls[i]);
     rings[i].kick = &active_->take_doorbell(rings[i].queue);
   }
   const auto started = service->start(active_->features & kRingFeatures, memory, rings);
@@ -60,6 +60,22 @@ void NetDevice::start_rings() {
     [[maybe_unused]] const auto watched =
         loop_.watch(call.event.get(), EPOLLIN | EPOLLET,
                     [this, number](uint32_t) { active_->interrupt.queue_used(number); });
+  }
+}
+
+// Best one that the host's kernel turns into the guest's interrupt.
+const Fd& NetDevice::interrupt_of(const Call& call) {
+  const Fd* const lent = active_->interrupt.lend_interrupt(call.queue);
+  return lent != nullptr ? *lent : call.event;
+}
+
+void NetDevice::interrupts_moved() {
+  for (const Call& call : calls_) {
+    const auto moved = backend_.rings()->set_call(call.queue, interrupt_of(call));
+    if (!moved && log_limiter_.allow()) {
+      log(LogLevel::Warning, "{}: {}", backend_.info().name, moved.error().message);
+    }
+    active_->interrupt.queue_used(call.queue);
   }
 }
 

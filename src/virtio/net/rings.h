@@ -39,6 +39,8 @@ class NetRings {
   // All of them, or none. The memory and the eventfds stay until stop().
   virtual Result<void> start(uint64_t features, std::span<const NetMemoryRange> memory,
                              std::span<const NetRing> rings) = 0;
+  // Of a running ring: from now on it is this one, which stays until stop() or the next.
+  virtual Result<void> set_call(uint16_t queue, const Fd& call) = 0;
   // Afterwards nobody touches rings or memory; gives what was `next_avail` by then. Only for rings
   // of the last start().
   virtual uint16_t stop(uint16_t queue) = 0;

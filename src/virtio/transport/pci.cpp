@@ -171,6 +171,7 @@ void VirtioPci::write_queue(uint64_t offset, Width width, uint64_t value) {
   Queue& queue = queues_[queue_select_];
   if (offset == offsetof(CommonConfig, queue_msix_vector)) {
     queue_vectors_[queue_select_].store(checked_vector(value), std::memory_order_relaxed);
+    if (has_status(kStatusDriverOk)) host_->move_interrupts();
     return;
   }
   if (queue.enabled || has_status(kStatusDriverOk)) return;
@@ -245,6 +246,11 @@ void VirtioPci::reset_device() {
 void VirtioPci::queue_used(uint16_t queue) {
   if (queue >= queues_.size()) return;
   interrupt(virtio_pci::kIsrQueue, queue_vectors_[queue].load(std::memory_order_relaxed));
+}
+
+const Fd* VirtioPci::lend_interrupt(uint16_t queue) {
+  if (queue >= queues_.size()) return nullptr;
+  return msix()->lend(queue_vectors_[queue].load(std::memory_order_relaxed));
 }
 
 // Also without MSI-X, when none has a vector: there is one wire.

@@ -73,6 +73,7 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
   void window_write(std::span<const uint8_t> capability, unsigned offset, Width width,
                     uint32_t value) override;
   void bar_placed(unsigned bar, std::optional<Gpa> address) override;
+  void msix_recalled() override { host_->move_interrupts(); }
 
   // While no vCPU runs, and not on the device's loop. The device's own state is saved before and
   // restored before.
@@ -90,6 +91,7 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
 
   // DeviceInterrupt.
   void queue_used(uint16_t queue) override;
+  const Fd* lend_interrupt(uint16_t queue) override;
   bool is_shared(uint16_t queue, uint16_t other) const override;
   void config_changed() override;
   void needs_reset() override;

@@ -42,6 +42,7 @@ class EchoDevice final : public VirtioDevice {
     active->notify_used(index);
     return has_more;
   }
+  void interrupts_moved() override { ++moves; }
   void reset() override {
     active = nullptr;
     ++resets;
@@ -52,6 +53,7 @@ class EchoDevice final : public VirtioDevice {
   int activations = 0;
   int resets = 0;
   int echoed = 0;
+  int moves = 0;
 
  private:
   static constexpr std::array<uint16_t, 2> kSizes{64, 16};
@@ -234,6 +236,39 @@ TEST_F(PciTest, kicked_queue_is_served_and_interrupts_by_its_vector) {
   EXPECT_EQ(driver.take_used()->len, 16U);
   EXPECT_EQ(bus.interrupts.take_messages(), std::vector<uint32_t>{41});
   EXPECT_FALSE(bus.interrupts.level());
+}
+
+TEST_F(PciTest, interrupt_is_lent_until_it_moves) {
+  FakeMsiEvent::Log log;
+  bus.interrupts.events = &log;
+  enable_msix();
+  negotiate();
+  set_queue(0, driver.config());
+  set_vector(0, 1);
+  set_status(0xf);
+  run_loop();
+  DeviceInterrupt& interrupt = device.active->interrupt;
+  EXPECT_NE(interrupt.lend_interrupt(0), nullptr);
+  EXPECT_EQ(log.set.back().data, 41U);
+  EXPECT_EQ(interrupt.lend_interrupt(1), nullptr);  // has no vector
+  EXPECT_EQ(interrupt.lend_interrupt(2), nullptr);  // is none
+  EXPECT_EQ(device.moves, 0);
+
+  set_vector(0, 2);
+  set_vector(0, 2);
+  run_loop();
+  EXPECT_EQ(device.moves, 1);
+  EXPECT_NE(interrupt.lend_interrupt(0), nullptr);
+  EXPECT_EQ(log.set.back().data, 42U);
+
+  bus.config_write(bus.find_capability(kPciCapMsix) + 2, Width::Word, 0);
+  run_loop();
+  EXPECT_EQ(device.moves, 2);
+  EXPECT_EQ(interrupt.lend_interrupt(0), nullptr);
+  set_status(0);
+  set_vector(0, 1);
+  run_loop();
+  EXPECT_EQ(device.moves, 2);
 }
 
 TEST_F(PciTest, device_that_stops_early_is_called_again) {

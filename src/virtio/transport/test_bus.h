@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/event_loop.h"
 #include "bus/board_bus.h"
+#include "bus/pci/fake_interrupts.h"
 #include "bus/pci/pci_root.h"
 #include "virtio/transport/pci.h"
 
@@ -28,6 +29,10 @@ class TestInterrupts final : public InterruptSink {
     // A fuzzer's guest may cause any number.
     if (messages_.size() < 1000) messages_.push_back(message.data);
   }
+  std::unique_ptr<MsiEvent> create_msi_event() override {
+    return events == nullptr ? nullptr : std::make_unique<FakeMsiEvent>(*events);
+  }
+  FakeMsiEvent::Log* events = nullptr;  // null: there are none
   bool bind_doorbell(Gpa gpa, const Fd& event) override {
     doorbells[gpa.raw()] = event.get();
     return true;
