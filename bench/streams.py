@@ -19,9 +19,12 @@ def add_options(parser):
 
 def line_of(order, address, options):
     """The guest's part."""
-    order, streams = order.rstrip("4"), " 4" if order.endswith("4") else ""
+    order, streams = order.rstrip("4"), 4 if order.endswith("4") else 1
     program = f"/tmp/load {order} {address} {PORT}"
-    return f"{program} {options.warm_up}{streams} >/dev/null && echo begin && {program} {options.seconds}{streams}"
+    if order == "ping":
+        return f"{program} {options.warm_up} >/dev/null && echo begin && {program} {options.seconds}"
+    # The same connections' first seconds: all have to be there, and full.
+    return f"{program} {options.seconds} {streams} {options.warm_up}"
 
 
 @contextlib.contextmanager

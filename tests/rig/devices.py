@@ -29,11 +29,11 @@ SECTIONS = {
     # The rig's root cannot be pivoted away from, being an initramfs.
     "fs": "--files 300 --data-mib 16 --starts 0 --tree /tree --folder /disk "
           "--virtiofsd-option=-o --virtiofsd-option=sandbox=chroot",
-    "net": "--seconds 1 --warm-up 0.5",
+    "net": "--seconds 2 --warm-up 1",
     "vsock": "--seconds 0.5",
 }
 SCRIPT = """
-/sbin/mke2fs -q -F -t ext4 /dev/ram0 && mkdir /disk && mount -t ext4 /dev/ram0 /disk || exit 1
+/sbin/mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 /dev/ram0 && mkdir /disk && mount -t ext4 /dev/ram0 /disk || exit 1
 cd /repo && python3 bench/{section}.py trapeze --accel kvm --kit /kit --memory 256 --output $RESULTS/samples {options}
 """
 SECONDS = 600  # for what does not depend on the number of rounds: boots

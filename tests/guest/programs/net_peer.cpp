@@ -4,8 +4,9 @@
 //
 //   net_peer serve ADDRESS PORT                serves the orders below, TCP and UDP, for ever
 //   net_peer udp-serve PORT COUNT              echoes COUNT datagrams
-//   net_peer send ADDRESS PORT SECONDS [STREAMS]     to the server:    "send BYTES NANOSECONDS"
-//   net_peer receive ADDRESS PORT SECONDS [STREAMS]  from the server:  "receive BYTES NANOSECONDS"
+//   net_peer send ADDRESS PORT SECONDS [STREAMS [WARM-UP]]     to the server:    "send BYTES NANOSECONDS"
+//   net_peer receive ADDRESS PORT SECONDS [STREAMS [WARM-UP]]  from the server:  "receive BYTES NANOSECONDS"
+//       bytes that arrived in SECONDS, behind WARM-UP seconds and "begin"
 //   net_peer ping ADDRESS PORT SECONDS         a byte there and back:  "ping COUNT NANOSECONDS"
 //   net_peer udp ADDRESS PORT COUNT BYTES      datagrams, each echoed: "udp COUNT LOST"
 #include <arpa/inet.h>
@@ -92,17 +93,53 @@ int open_socket(int family, int type) {
   return fd;
 }
 
-// Where there is such a thing: each write goes out at once.
-void set_no_delay(int fd) {
+// Where there is such a thing: each write goes out at once. And windows open until something is
+// lost: CUBIC takes the uneven round trips of a virtual machine for a full line, and then a stream
+// of seconds has a tenth of the speed, by chance (HyStart, RFC 9406).
+void set_tcp_options(int fd) {
   const int one = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  constexpr std::string_view kCongestionControl = "reno";
+  ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kCongestionControl.data(),
+               kCongestionControl.size());
 }
 
-int connect_to(const Address& to, char order) {
+// What a connection begins with.
+struct Order {
+  enum : uint64_t { Send, Receive, Ping };
+  uint64_t what = Send;
+  uint64_t warm_up_ns = 0;
+  uint64_t length_ns = 0;
+};
+
+// What the server has got, and how much of it in the order's time.
+struct Arrived {
+  uint64_t all = 0;
+  uint64_t counted = 0;
+};
+
+// When to count, from now on.
+class Window {
+ public:
+  explicit Window(const Order& order)
+      : begin_(now_ns() + order.warm_up_ns), end_(begin_ + order.length_ns) {}
+  bool is_over() const { return now_ns() >= end_; }
+  void count(Arrived& arrived, ssize_t bytes) const {
+    const uint64_t now = now_ns();
+    arrived.all += static_cast<uint64_t>(bytes);
+    if (now >= begin_ && now < end_) arrived.counted += static_cast<uint64_t>(bytes);
+  }
+
+ private:
+  const uint64_t begin_;
+  const uint64_t end_;
+};
+
+int connect_to(const Address& to, const Order& order) {
   const int fd = open_socket(to.family(), SOCK_STREAM);
   if (::connect(fd, to.get(), to.size) != 0) give_up("connect");
-  set_no_delay(fd);
-  if (::write(fd, &order, 1) != 1) give_up("write");
+  set_tcp_options(fd);
+  if (::write(fd, &order, sizeof(order)) != sizeof(order)) give_up("write");
   return fd;
 }
 
@@ -127,25 +164,33 @@ void echo_datagram(int fd) {
   }
 }
 
+// The other side sends nothing any more.
+bool has_ended(int fd) {
+  char byte = 0;
+  return ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void serve_connection(int fd) {
   std::vector<char> buffer(kBufferBytes);
-  set_no_delay(fd);
-  char order = 0;
-  if (::read(fd, &order, 1) != 1) return;
-  if (order == 'r') {
-    while (::write(fd, buffer.data(), buffer.size()) > 0) {
+  set_tcp_options(fd);
+  Order order;
+  if (::recv(fd, &order, sizeof(order), MSG_WAITALL) != sizeof(order)) return;
+  if (order.what == Order::Receive) {
+    while (!has_ended(fd) && ::write(fd, buffer.data(), buffer.size()) > 0) {
     }
     return;
   }
-  uint64_t bytes = 0;
+  const Window window(order);
+  Arrived arrived;
   for (;;) {
     const ssize_t got = ::read(fd, buffer.data(), buffer.size());
     if (got <= 0) break;
-    bytes += static_cast<uint64_t>(got);
-    if (order == 'p' && ::write(fd, buffer.data(), static_cast<size_t>(got)) != got) return;
+    window.count(arrived, got);
+    const bool is_ping = order.what == Order::Ping;
+    if (is_ping && ::write(fd, buffer.data(), static_cast<size_t>(got)) != got) return;
   }
   // The sender waits for it: all has arrived.
-  if (order == 's' && ::write(fd, &bytes, sizeof(bytes)) < 0) return;
+  if (order.what == Order::Send && ::write(fd, &arrived, sizeof(arrived)) < 0) return;
 }
 
 int serve(const char* address, const char* port) {
@@ -179,51 +224,68 @@ int serve_datagrams(const char* port, const char* count) {
   return 0;
 }
 
-// One stream: bytes that have gone all the way.
-uint64_t stream(const Address& to, bool is_sending, uint64_t until_ns) {
+// One stream: the bytes that count. What is under way to a receiver at the end is waited for, or it
+// would be in the way of what is measured next.
+uint64_t stream(const Address& to, const Order& order) {
   std::vector<char> buffer(kBufferBytes);
-  const int fd = connect_to(to, is_sending ? 's' : 'r');
-  uint64_t bytes = 0;
-  while (now_ns() < until_ns) {
+  const bool is_sending = order.what == Order::Send;
+  const int fd = connect_to(to, order);
+  const Window window(order);
+  Arrived here;
+  while (!window.is_over()) {
     const ssize_t done = is_sending ? ::write(fd, buffer.data(), buffer.size())
                                     : ::read(fd, buffer.data(), buffer.size());
     if (done <= 0) give_up("the stream broke");
-    bytes += static_cast<uint64_t>(done);
+    window.count(here, done);
   }
+  ::shutdown(fd, SHUT_WR);
   if (is_sending) {
-    ::shutdown(fd, SHUT_WR);
-    uint64_t arrived = 0;
-    if (::read(fd, &arrived, sizeof(arrived)) != sizeof(arrived)) give_up("no answer");
-    if (arrived != bytes) give_up("bytes are missing");
+    Arrived there;
+    if (::recv(fd, &there, sizeof(there), MSG_WAITALL) != sizeof(there)) give_up("no answer");
+    if (there.all != here.all) give_up("bytes are missing");
+    here = there;
+  } else {
+    while (::read(fd, buffer.data(), buffer.size()) > 0) {
+    }
   }
   ::close(fd);
-  return bytes;
+  return here.counted;
 }
 
-int transfer(bool is_sending, const Address& to, double seconds, int streams) {
-  const uint64_t begin = now_ns();
-  const uint64_t until = begin + static_cast<uint64_t>(seconds * 1e9);
+void say_begin(uint64_t wait_ns) {
+  const timespec wait{.tv_sec = static_cast<time_t>(wait_ns / 1'000'000'000U),
+                      .tv_nsec = static_cast<long>(wait_ns % 1'000'000'000U)};
+  ::nanosleep(&wait, nullptr);
+  std::printf("begin\n");
+  std::fflush(stdout);
+}
+
+int transfer(const Address& to, const Order& order, int streams) {
+  if (order.warm_up_ns > 0 && ::fork() == 0) {
+    say_begin(order.warm_up_ns);
+    std::_Exit(0);
+  }
   int results[2];
   if (::pipe(results) != 0) give_up("pipe");
   for (int i = 1; i < streams; ++i) {
     if (::fork() != 0) continue;
-    const uint64_t bytes = stream(to, is_sending, until);
+    const uint64_t bytes = stream(to, order);
     std::_Exit(::write(results[1], &bytes, sizeof(bytes)) == sizeof(bytes) ? 0 : 1);
   }
-  uint64_t all = stream(to, is_sending, until);
+  uint64_t all = stream(to, order);
   for (int i = 1; i < streams; ++i) {
     uint64_t bytes = 0;
     if (::read(results[0], &bytes, sizeof(bytes)) != sizeof(bytes)) give_up("a stream is missing");
     all += bytes;
   }
-  std::printf("%s %llu %llu\n", is_sending ? "send" : "receive",
+  std::printf("%s %llu %llu\n", order.what == Order::Send ? "send" : "receive",
               static_cast<unsigned long long>(all),
-              static_cast<unsigned long long>(now_ns() - begin));
+              static_cast<unsigned long long>(order.length_ns));
   return 0;
 }
 
 int ping(const Address& to, double seconds) {
-  const int fd = connect_to(to, 'p');
+  const int fd = connect_to(to, Order{.what = Order::Ping});
   const uint64_t begin = now_ns();
   const uint64_t until = begin + static_cast<uint64_t>(seconds * 1e9);
   uint64_t count = 0;
@@ -270,7 +332,13 @@ int main(int argc, char** argv) {
   }
   const Address to = address_of(argv[2], argv[3], VMADDR_CID_HOST);
   if (what == "send" || what == "receive") {
-    return transfer(what == "send", to, std::atof(argv[4]), argc > 5 ? std::atoi(argv[5]) : 1);
+    const auto ns_of = [](const char* seconds) {
+      return static_cast<uint64_t>(std::atof(seconds) * 1e9);
+    };
+    const Order order{.what = what == "send" ? Order::Send : Order::Receive,
+                      .warm_up_ns = argc > 6 ? ns_of(argv[6]) : 0,
+                      .length_ns = ns_of(argv[4])};
+    return transfer(to, order, argc > 5 ? std::atoi(argv[5]) : 1);
   }
   if (what == "ping") return ping(to, std::atof(argv[4]));
   if (what == "udp" && argc == 6) {
