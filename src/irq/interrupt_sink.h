@@ -45,6 +45,11 @@ class InterruptSink {
   // until the doorbell is unbound. False: it comes to the device as ever. Any thread.
   virtual bool bind_doorbell(Gpa /*gpa*/, const Fd& /*event*/) { return false; }
   virtual void unbind_doorbell(Gpa /*gpa*/, const Fd& /*event*/) {}
+  // The same of ports.
+  virtual bool bind_port_doorbell(Port /*port*/, const Fd& /*event*/) { return false; }
+  virtual void unbind_port_doorbell(Port /*port*/, const Fd& /*event*/) {}
+  // Guests ring faster at a port than in memory.
+  virtual bool prefers_port_doorbells() const { return false; }
 };
 
 // One wire of a device, as the device owns it. Copyable; `sink` must outlive it.

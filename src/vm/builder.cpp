@@ -125,20 +125,17 @@ Result<void> VmBuilder::create_virtio() {
     ConsoleConfig console;
     console.ports = connections_.ports;
     vm_->console_ = std::make_unique<ConsoleDevice>(console);
-    vm_->console_pci_ =
-        TRY(VirtioPci::create("virtio-console", *vm_->console_, *vm_->memory_, connections_.loop));
-    TRY(pci.add(*vm_->console_pci_));
+    vm_->console_pci_ = TRY(VirtioPci::create_in(pci, "virtio-console", *vm_->console_,
+                                                 *vm_->memory_, connections_.loop));
   }
   vm_->rng_ = std::make_unique<RngDevice>(vm_->entropy_);
   vm_->rng_pci_ =
-      TRY(VirtioPci::create("virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
-  TRY(pci.add(*vm_->rng_pci_));
+      TRY(VirtioPci::create_in(pci, "virtio-rng", *vm_->rng_, *vm_->memory_, connections_.loop));
   TRY(create_vsock());
   if (config_.balloon_bytes) {
     vm_->balloon_ = std::make_unique<BalloonDevice>(*config_.balloon_bytes);
-    vm_->balloon_pci_ =
-        TRY(VirtioPci::create("virtio-balloon", *vm_->balloon_, *vm_->memory_, connections_.loop));
-    TRY(pci.add(*vm_->balloon_pci_));
+    vm_->balloon_pci_ = TRY(VirtioPci::create_in(pci, "virtio-balloon", *vm_->balloon_,
+                                                 *vm_->memory_, connections_.loop));
   }
   if (vm_->pmems_ != nullptr) TRY(vm_->pmems_->add_devices(*vm_->memory_, pci));
   if (!config_.disks.empty()) {
@@ -176,9 +173,8 @@ Result<void> VmBuilder::create_vsock() {
                                                   agent::kSessionPort);
   const uint64_t cid = config_.vsock ? config_.vsock->guest_cid : vsock::kFirstGuestCid;
   vm_->vsock_ = std::make_unique<VsockDevice>(cid, *vm_->vsock_hosts_, connections_.loop);
-  vm_->vsock_pci_ =
-      TRY(VirtioPci::create("virtio-vsock", *vm_->vsock_, *vm_->memory_, connections_.loop));
-  TRY(vm_->board_->pci().add(*vm_->vsock_pci_));
+  vm_->vsock_pci_ = TRY(VirtioPci::create_in(vm_->board_->pci(), "virtio-vsock", *vm_->vsock_,
+                                             *vm_->memory_, connections_.loop));
   return {};
 }
 

@@ -34,9 +34,8 @@ Result<void> Disks::add(const DiskConfig& config, EventLoop& loop, PciRoot& pci)
         *unit.disk, loop, clock_);
   });
   TRY(std::move(opened));
-  unit.transport = TRY(VirtioPci::create(fmt::format("virtio-blk{}", units_.size() - 1),
-                                         *unit.device, memory_, loop));
-  TRY(pci.add(*unit.transport));
+  unit.transport = TRY(VirtioPci::create_in(pci, fmt::format("virtio-blk{}", units_.size() - 1),
+                                            *unit.device, memory_, loop));
   return {};
 }
 

@@ -62,8 +62,7 @@ Result<void> Nets::add(const NetConfig& config, PciRoot& pci) {
                                                     .receive_limits = config.receive_limits},
                                     *unit.backend, loop, clock_);
   });
-  unit.transport = TRY(VirtioPci::create("virtio-" + name, *unit.device, memory_, loop));
-  TRY(pci.add(*unit.transport));
+  unit.transport = TRY(VirtioPci::create_in(pci, "virtio-" + name, *unit.device, memory_, loop));
   return {};
 }
 

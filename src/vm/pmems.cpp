@@ -39,9 +39,8 @@ Result<void> Pmems::add_devices(GuestMemory& memory, PciRoot& pci) {
     Unit& unit = units_[i];
     unit.thread = TRY(EventLoopThread::create(fmt::format("pmem{}", i)));
     unit.device = std::make_unique<PmemDevice>(unit.range, *unit.file);
-    unit.transport = TRY(VirtioPci::create(fmt::format("virtio-pmem{}", i), *unit.device, memory,
-                                           unit.thread->loop()));
-    TRY(pci.add(*unit.transport));
+    unit.transport = TRY(VirtioPci::create_in(pci, fmt::format("virtio-pmem{}", i), *unit.device,
+                                              memory, unit.thread->loop()));
   }
   return {};
 }

@@ -115,9 +115,8 @@ Result<void> Shares::add(const ShareConfig& config, const FolderLimits& limits, 
   unit.server = std::move(*server);
   unit.thread = TRY(EventLoopThread::create(fmt::format("fs{}", index)));
   unit.device = std::make_unique<FsDevice>(FsConfig{.tag = config.tag}, *unit.server);
-  unit.transport = TRY(VirtioPci::create(fmt::format("virtio-fs{}", index), *unit.device, memory_,
-                                         unit.thread->loop()));
-  TRY(pci.add(*unit.transport));
+  unit.transport = TRY(VirtioPci::create_in(pci, fmt::format("virtio-fs{}", index), *unit.device,
+                                            memory_, unit.thread->loop()));
   return {};
 }
 

@@ -46,6 +46,7 @@ inline constexpr Port kFwCfg{0x510};
 inline constexpr Port kPowerManagement{0x600};  // ACPI: sleep, reset, PM timer
 inline constexpr Port kPciConfigAddress{0xcf8};
 inline constexpr Port kPciConfigData{0xcfc};
+inline constexpr Port kPciIoPorts{0xc000};   // I/O BARs, from here to the end
 inline constexpr Port kTestIrqBase{0x2000};  // CPU test images only: port 0x2000+n sets GSI n
 inline constexpr Port kShutdown{0x8900};     // Bochs shutdown port; CPU test images only
 

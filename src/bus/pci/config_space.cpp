@@ -25,6 +25,7 @@ constexpr unsigned kCapabilityPointer = 0x34;
 constexpr unsigned kInterruptLine = 0x3c;
 constexpr unsigned kInterruptPin = 0x3d;
 
+constexpr uint16_t kCommandIo = 1U << 0;
 constexpr uint16_t kCommandMemory = 1U << 1;
 constexpr uint16_t kCommandBusMaster = 1U << 2;
 constexpr uint16_t kCommandParity = 1U << 6;
@@ -39,6 +40,8 @@ constexpr uint16_t kStatusCapabilities = 1U << 4;
 constexpr uint32_t kBarType64 = 0x4;
 constexpr uint32_t kBarPrefetchable = 0x8;
 constexpr uint32_t kBarFlagBits = 0xf;
+constexpr uint32_t kBarIo = 0x1;
+constexpr uint64_t kMaxIoBarBytes = 256;  // PCI 3.0 §6.2.5.1
 
 constexpr uint16_t kMsixEnable = 1U << 15;
 constexpr uint16_t kMsixFunctionMask = 1U << 14;
@@ -84,6 +87,14 @@ void PciConfigSpace::add_bar(unsigned index, const PciBarConfig& bar) {
   CHECK(bar.size_bytes >= 16);
   CHECK(bar.kind == PciBarKind::Memory64 || bar.size_bytes <= 2 * GiB);
   const uint64_t writable = ~(bar.size_bytes - 1);
+  if (bar.kind == PciBarKind::Io) {
+    CHECK(bar.size_bytes <= kMaxIoBarBytes && !bar.prefetchable);
+    // The upper half is not there: x86 has 16 bits of ports.
+    set(kBar0 + 4 * index, Width::Dword, kBarIo, static_cast<uint32_t>(writable) & 0xffff);
+    set(kCommand, Width::Word, 0, kCommandWritable | kCommandIo);
+    bars_[index] = bar;
+    return;
+  }
   uint32_t flags = bar.prefetchable ? kBarPrefetchable : 0;
   if (bar.kind == PciBarKind::Memory64) {
     CHECK(index + 1 < bars_.size());
@@ -157,8 +168,9 @@ bool PciConfigSpace::bus_master_enabled() const {
 bool PciConfigSpace::intx_disabled() const {
   return (read(kCommand, Width::Word) & kCommandIntxDisable) != 0;
 }
-void PciConfigSpace::enable_memory() {
-  write(kCommand, Width::Word, read(kCommand, Width::Word) | kCommandMemory);
+bool PciConfigSpace::io_enabled() const { return (read(kCommand, Width::Word) & kCommandIo) != 0; }
+void PciConfigSpace::enable_decoding() {
+  write(kCommand, Width::Word, read(kCommand, Width::Word) | kCommandMemory | kCommandIo);
 }
 void PciConfigSpace::set_interrupt_status(bool asserted) {
   const uint32_t status = read(kStatus, Width::Word) & ~uint32_t{kStatusInterrupt};

@@ -14,13 +14,13 @@
 
 namespace trapeze {
 
-enum class PciBarKind : uint8_t { None, Memory32, Memory64 };
+enum class PciBarKind : uint8_t { None, Memory32, Memory64, Io };
 
 // A Memory64 BAR takes two entries: the next one must be None.
 struct PciBarConfig {
   PciBarKind kind = PciBarKind::None;
   bool prefetchable = false;
-  uint64_t size_bytes = 0;  // a power of two, at least 16
+  uint64_t size_bytes = 0;  // a power of two, at least 16; at most 256 ports
 };
 
 // Offsets in a capability count from its id byte, as the specifications do; so `bytes` begins with
@@ -74,9 +74,11 @@ class PciConfigSpace {
 
   // Command register.
   bool memory_enabled() const;
+  bool io_enabled() const;
   bool bus_master_enabled() const;
   bool intx_disabled() const;
-  void enable_memory();
+  // Memory and I/O space, as far as there are such BARs.
+  void enable_decoding();
   // Status register bit 3, "Interrupt Status".
   void set_interrupt_status(bool asserted);
 

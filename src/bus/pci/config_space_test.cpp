@@ -66,6 +66,24 @@ TEST(PciConfigSpace, bars_answer_the_sizing_protocol) {
   EXPECT_EQ(space.bar_address(4), 0xfffffffe00000000U);
 }
 
+TEST(PciConfigSpace, io_bar_has_sixteen_bits_and_a_bit_in_the_command_register) {
+  PciDeviceConfig config = sample();
+  config.bars[3] = {PciBarKind::Io, false, 64};
+  PciConfigSpace space(config);
+  space.write(0x1c, Width::Dword, 0xffffffff);
+  EXPECT_EQ(space.read(0x1c, Width::Dword), 0x0000ffc1U);
+  space.set_bar_address(3, 0xc040);
+  EXPECT_EQ(space.read(0x1c, Width::Dword), 0xc041U);
+  EXPECT_EQ(space.bar_address(3), 0xc040U);
+  space.write(0x04, Width::Word, 0xffff);
+  EXPECT_EQ(space.read(0x04, Width::Word), 0x0547U);
+  EXPECT_TRUE(space.io_enabled());
+  space.write(0x04, Width::Word, 2);
+  EXPECT_FALSE(space.io_enabled());
+  space.enable_decoding();
+  EXPECT_TRUE(space.io_enabled());
+}
+
 TEST(PciConfigSpace, command_register_keeps_only_what_it_implements) {
   PciConfigSpace space(sample());
   space.write(0x04, Width::Word, 0xffff);

@@ -69,7 +69,10 @@ bool PciDevice::config_write(unsigned offset, Width width, uint32_t value) {
 std::optional<GpaRange> PciDevice::wanted_range(unsigned bar) const {
   const std::lock_guard lock(mutex_);
   const PciBarConfig& shape = config_.bar(bar);
-  if (shape.kind == PciBarKind::None || !config_.memory_enabled()) return std::nullopt;
+  if (shape.kind == PciBarKind::None) return std::nullopt;
+  const bool is_decoded =
+      shape.kind == PciBarKind::Io ? config_.io_enabled() : config_.memory_enabled();
+  if (!is_decoded) return std::nullopt;
   return GpaRange::create(Gpa{config_.bar_address(bar)}, shape.size_bytes);
 }
 

@@ -51,8 +51,9 @@ class PciDevice {
   virtual void window_write(std::span<const uint8_t> /*capability*/, unsigned /*offset*/,
                             Width /*width*/, uint32_t /*value*/) {}
 
-  // The BAR now answers at `address`, or nowhere. For doorbells that the kernel watches
-  // (ioeventfd). Called with PciRoot's lock held: do not access configuration space from here.
+  // The BAR now answers at `address` (an I/O BAR: that port), or nowhere. For doorbells that the
+  // kernel watches (ioeventfd). Called with PciRoot's lock held: do not access configuration space
+  // from here.
   virtual void bar_placed(unsigned /*bar*/, std::optional<Gpa> /*address*/) {}
 
   // Events that Msix has lent are void: whoever has one calls notify(), also for what it may have
@@ -96,7 +97,7 @@ class PciDevice {
   uint32_t config_read(unsigned offset, Width width);
   // True when BARs may have to move.
   bool config_write(unsigned offset, Width width, uint32_t value);
-  // Where the guest wants the BAR; nothing when it is not decoded.
+  // Where the guest wants the BAR, in its space; nothing when it is not decoded.
   std::optional<GpaRange> wanted_range(unsigned bar) const;
   uint64_t route_read(unsigned bar, uint64_t offset, Width width);
   void route_write(unsigned bar, uint64_t offset, Width width, uint64_t value);

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/units.h"
+#include "bus/pci/fake_interrupts.h"
 #include "bus/pci/pci_root.h"
 
 namespace trapeze {
@@ -15,6 +16,10 @@ namespace {
 struct NoInterrupts final : InterruptSink {
   void set_irq_level(Gsi, bool) override {}
   void send_msi(const MsiMessage&) override {}
+  std::unique_ptr<MsiEvent> create_msi_event() override {
+    return std::make_unique<FakeMsiEvent>(log);
+  }
+  FakeMsiEvent::Log log;
 };
 
 constexpr GpaRange kWindow64{Gpa{4 * GiB}, 16 * GiB};
@@ -29,6 +34,7 @@ PciDeviceConfig config() {
       .has_intx = true};
   card.bars[0] = {PciBarKind::Memory32, false, 16};
   card.bars[1] = {PciBarKind::Memory32, false, 4 * KiB};
+  card.bars[2] = {PciBarKind::Io, false, 64};
   card.bars[4] = {PciBarKind::Memory64, true, 64 * MiB};
   card.capabilities.push_back({.id = kPciCapVendorSpecific,
                                .bytes = std::vector<uint8_t>(20),
@@ -58,16 +64,24 @@ struct Card final : PciDevice {
   void bar_placed(unsigned bar, std::optional<Gpa> address) override {
     if (!address) return;
     const uint64_t size = sizes[bar];
+    if (bar == 2) {
+      CHECK(address->raw() >= 0xd00 && address->raw() + size <= 0x10000);
+      return;
+    }
     CHECK(layout::kPciMmio32.contains(*address, size) || kWindow64.contains(*address, size));
   }
   void interrupt(uint8_t vector) {
-    msix()->notify(vector);
+    if ((vector & 2) != 0) {
+      msix()->lend(vector);
+    } else {
+      msix()->notify(vector);
+    }
     set_intx((vector & 1) != 0);
   }
   void check(unsigned bar, uint64_t offset, Width width) const {
     CHECK(bar < 6 && offset + bytes_of(width) <= sizes[bar]);
   }
-  static constexpr std::array<uint64_t, 6> sizes{16, 4 * KiB, 0, 0, 64 * MiB, 0};
+  static constexpr std::array<uint64_t, 6> sizes{16, 4 * KiB, 64, 0, 64 * MiB, 0};
 };
 
 struct Op {

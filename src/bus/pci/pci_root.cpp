@@ -25,6 +25,10 @@ class HostBridge final : public PciDevice {
   void bar_write(unsigned, uint64_t, Width, uint64_t) override {}
 };
 
+// Ports from the end of the configuration ports on, as the firmware tables announce them.
+constexpr GpaRange kIoPorts{Gpa{layout::kPciConfigData.raw() + 4},
+                            0x10000 - (layout::kPciConfigData.raw() + 4)};
+
 // Port 0xcf8 (PCI 3.0 §3.2.2.3.2): enable, bus 23:16, device 15:11, function 10:8, register 7:2.
 constexpr uint32_t kConfigEnable = 1U << 31;
 constexpr uint32_t kConfigAddressWritable = 0x80ff'fffc;
@@ -54,7 +58,8 @@ PciRoot::PciRoot(const PciRootConfig& config, BoardBus& bus, InterruptSink& sink
       intx_(sink),
       host_bridge_(std::make_unique<HostBridge>()),
       next32_(config.window32.start),
-      next64_(config.window64.start) {
+      next64_(config.window64.start),
+      next_io_(config.first_io_port.raw()) {
   ecam_.root = this;
   ports_.root = this;
 }
@@ -73,7 +78,7 @@ PciRoot::~PciRoot() {
     if (device == nullptr) continue;
     device->disconnect();
     for (PciDevice::BarPort& port : device->ports_) {
-      if (port.placed) bus_.memory().detach(port.placed->raw());
+      if (port.placed) detach(device->config_.bar(port.index).kind, *port.placed);
     }
   }
   bus_.memory().detach(layout::kPciEcam.start.raw());
@@ -110,7 +115,7 @@ Result<void> PciRoot::assign_bars(PciDevice& device) {
     device.config_.set_bar_address(i, TRY(allocate(device, bar)));
     has_bars = true;
   }
-  if (has_bars) device.config_.enable_memory();
+  if (has_bars) device.config_.enable_decoding();
   return {};
 }
 
@@ -124,6 +129,10 @@ Result<uint64_t> PciRoot::allocate(const PciDevice& device, const PciBarConfig& 
     next = start + bar.size_bytes;
     return start.raw();
   };
+  if (bar.kind == PciBarKind::Io) {
+    if (const auto port = take(kIoPorts, next_io_)) return *port;
+    return fail("{}: no room for {} ports", device.name(), bar.size_bytes);
+  }
   if (!can_be_high || bar.size_bytes <= kSmall) {
     if (const auto low = take(config_.window32, next32_)) return *low;
   }
@@ -136,9 +145,25 @@ Result<uint64_t> PciRoot::allocate(const PciDevice& device, const PciBarConfig& 
 
 // Only inside the windows that the firmware tables announce, so that a guest cannot put a BAR over
 // RAM or an interrupt controller.
-bool PciRoot::may_decode(const GpaRange& range) const {
+bool PciRoot::may_decode(PciBarKind kind, const GpaRange& range) const {
+  if (kind == PciBarKind::Io) return kIoPorts.contains(range.start, range.size);
   return config_.window32.contains(range.start, range.size) ||
          config_.window64.contains(range.start, range.size);
+}
+
+Result<void> PciRoot::attach(PciBarKind kind, const GpaRange& range, IoDevice& port,
+                             std::string name) {
+  if (kind != PciBarKind::Io) return bus_.memory().attach(range, port, std::move(name));
+  return bus_.ports().attach(Port(static_cast<uint16_t>(range.start.raw())),
+                             static_cast<uint32_t>(range.size), port, std::move(name));
+}
+
+void PciRoot::detach(PciBarKind kind, Gpa start) {
+  if (kind == PciBarKind::Io) {
+    bus_.ports().detach(start.raw());
+  } else {
+    bus_.memory().detach(start.raw());
+  }
 }
 
 // While a guest reassigns BARs, two may want the same place for a moment: the one that has it keeps
@@ -149,26 +174,28 @@ void PciRoot::place_bars() {
     for (PciDevice* device : devices_) {
       if (device == nullptr) continue;
       for (PciDevice::BarPort& port : device->ports_) {
+        const PciBarKind kind = device->config_.bar(port.index).kind;
         std::optional<GpaRange> wanted = device->wanted_range(port.index);
-        if (wanted && !may_decode(*wanted)) wanted.reset();
-        action(*device, port, wanted);
+        if (wanted && !may_decode(kind, *wanted)) wanted.reset();
+        action(*device, port, kind, wanted);
       }
     }
   };
-  for_each_bar([this](PciDevice& device, PciDevice::BarPort& port, const auto& wanted) {
-    if (!port.placed || (wanted && wanted->start == *port.placed)) return;
-    bus_.memory().detach(port.placed->raw());
-    port.placed.reset();
-    device.bar_placed(port.index, std::nullopt);
-  });
-  for_each_bar([this](PciDevice& device, PciDevice::BarPort& port, const auto& wanted) {
-    if (port.placed || !wanted) return;
-    if (!bus_.memory().attach(*wanted, port, fmt::format("{} BAR {}", device.name(), port.index))) {
-      return;
-    }
-    port.placed = wanted->start;
-    device.bar_placed(port.index, wanted->start);
-  });
+  for_each_bar(
+      [this](PciDevice& device, PciDevice::BarPort& port, PciBarKind kind, const auto& wanted) {
+        if (!port.placed || (wanted && wanted->start == *port.placed)) return;
+        detach(kind, *port.placed);
+        port.placed.reset();
+        device.bar_placed(port.index, std::nullopt);
+      });
+  for_each_bar(
+      [this](PciDevice& device, PciDevice::BarPort& port, PciBarKind kind, const auto& wanted) {
+        if (port.placed || !wanted) return;
+        auto name = fmt::format("{} BAR {}", device.name(), port.index);
+        if (!attach(kind, *wanted, port, std::move(name))) return;
+        port.placed = wanted->start;
+        device.bar_placed(port.index, wanted->start);
+      });
 }
 
 PciRootState PciRoot::save() const {

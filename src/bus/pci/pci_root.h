@@ -23,6 +23,8 @@ struct PciRootConfig {
   GpaRange window64;  // layout::pci_mmio64(ram)
   // Port 0xcf9 lies inside the address register: byte accesses to it go here, at offset 0.
   IoDevice* reset_port = nullptr;
+  // add() gives I/O BARs ports from here on.
+  Port first_io_port = layout::kPciIoPorts;
 };
 
 struct PciRootState {
@@ -48,6 +50,8 @@ class PciRoot {
   // Makes the memory bus agree with the BARs. After a restore of the devices.
   void place_bars();
 
+  const InterruptSink& interrupts() const { return sink_; }
+
   PciRootState save() const;
   void restore(const PciRootState& state);
 
@@ -70,7 +74,9 @@ class PciRoot {
   PciRoot(const PciRootConfig& config, BoardBus& bus, InterruptSink& sink);
   Result<void> assign_bars(PciDevice& device);
   Result<uint64_t> allocate(const PciDevice& device, const PciBarConfig& bar);
-  bool may_decode(const GpaRange& range) const;
+  bool may_decode(PciBarKind kind, const GpaRange& range) const;
+  Result<void> attach(PciBarKind kind, const GpaRange& range, IoDevice& port, std::string name);
+  void detach(PciBarKind kind, Gpa start);
 
   const PciRootConfig config_;
   BoardBus& bus_;
@@ -82,6 +88,7 @@ class PciRoot {
   std::array<PciDevice*, kSlots> devices_{};
   Gpa next32_;
   Gpa next64_;
+  Gpa next_io_;
   std::atomic<uint32_t> config_address_{0};  // shared by vCPUs; guests lock around its use
   std::mutex place_mutex_;                   // BarPort::placed of all devices
 };

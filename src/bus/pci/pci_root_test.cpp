@@ -27,6 +27,7 @@ PciDeviceConfig card_config() {
       .has_intx = true};
   config.bars[0] = {PciBarKind::Memory32, false, 8 * KiB};
   config.bars[2] = {PciBarKind::Memory64, false, 1 * GiB};
+  config.bars[4] = {PciBarKind::Io, false, 32};
   config.capabilities.push_back({.id = kPciCapVendorSpecific,
                                  .bytes = std::vector<uint8_t>(20),
                                  .write_mask = {0, 0, 0, 0, 0xff},
@@ -163,6 +164,30 @@ TEST_F(PciRootTest, bar_outside_the_windows_is_not_decoded) {
   root_->config_write(1, kBar0, Width::Dword, 0x10'0000);  // RAM
   EXPECT_EQ(bus_.mmio_read(Gpa{0x10'0000}, Width::Dword), 0xffffffffU);
   EXPECT_EQ(card_.placed[0], std::nullopt);
+}
+
+TEST_F(PciRootTest, io_bar_answers_at_its_ports) {
+  ASSERT_TRUE(root_->add_at(3, card_));
+  ASSERT_TRUE(root_->add_at(4, second_));
+  EXPECT_EQ(config(3, 0x20), 0xc001U);
+  EXPECT_EQ(config(4, 0x20), 0xc021U);
+  EXPECT_EQ(bus_.pio_read(Port{0xc022}, Width::Word), 0x4002U);
+  bus_.pio_write(Port{0xc004}, Width::Word, 7);
+  EXPECT_EQ(card_.last_bar, 4U);
+  EXPECT_EQ(card_.last_offset, 4U);
+  EXPECT_EQ(card_.placed[4], Gpa{0xc000});
+
+  root_->config_write(3, 0x20, Width::Dword, 0xd000);
+  EXPECT_EQ(card_.placed[4], Gpa{0xd000});
+  EXPECT_EQ(bus_.pio_read(Port{0xc000}, Width::Word), 0xffffU);
+  EXPECT_EQ(bus_.pio_read(Port{0xd000}, Width::Word), 0x4000U);
+  root_->config_write(3, 4, Width::Word, 2);  // I/O space off
+  EXPECT_EQ(card_.placed[4], std::nullopt);
+  EXPECT_EQ(bus_.pio_read(Port{0xd000}, Width::Word), 0xffffU);
+  root_->config_write(3, 4, Width::Word, 1);
+  EXPECT_EQ(card_.placed[4], Gpa{0xd000});
+  root_->config_write(3, 0x20, Width::Dword, 0x600);  // the board's own ports
+  EXPECT_EQ(card_.placed[4], std::nullopt);
 }
 
 TEST_F(PciRootTest, bar_over_another_one_waits_until_the_place_is_free) {

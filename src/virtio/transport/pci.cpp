@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "virtio/transport/pci_config.h"
-
 namespace trapeze {
 
 using virtio_pci::CommonConfig;
@@ -31,10 +29,16 @@ constexpr bool is_in(uint64_t offset, uint64_t start, uint64_t bytes) {
   return offset >= start && offset - start < bytes;
 }
 
+Port port_of(Gpa bar, uint16_t queue) {
+  return Port(static_cast<uint16_t>(bar.raw() + uint64_t{queue} * virtio_pci::kNotifyMultiplier));
+}
+
 }  // namespace
 
 VirtioPci::VirtioPci(const PciDeviceConfig& config, VirtioDevice& device)
-    : PciDevice(config), device_(device) {
+    : PciDevice(config),
+      device_(device),
+      has_port_doorbells_(config.bars[virtio_pci::kPortBar].kind != PciBarKind::None) {
   const auto max_sizes = device.queue_max_sizes();
   queue_vectors_ = std::make_unique<std::atomic<uint16_t>[]>(max_sizes.size());
   for (size_t i = 0; i < max_sizes.size(); ++i) {
@@ -46,10 +50,21 @@ VirtioPci::VirtioPci(const PciDeviceConfig& config, VirtioDevice& device)
 }
 
 Result<std::unique_ptr<VirtioPci>> VirtioPci::create(std::string name, VirtioDevice& device,
-                                                     GuestMemory& memory, EventLoop& loop) {
-  const PciDeviceConfig config = virtio_pci::make_config(std::move(name), device);
+                                                     GuestMemory& memory, EventLoop& loop,
+                                                     Doorbells doorbells) {
+  const PciDeviceConfig config = virtio_pci::make_config(std::move(name), device, doorbells);
   auto transport = std::unique_ptr<VirtioPci>(new VirtioPci(config, device));
   transport->host_ = TRY(DeviceHost::create(device, memory, loop, *transport));
+  return transport;
+}
+
+Result<std::unique_ptr<VirtioPci>> VirtioPci::create_in(PciRoot& root, std::string name,
+                                                        VirtioDevice& device, GuestMemory& memory,
+                                                        EventLoop& loop) {
+  const auto doorbells =
+      root.interrupts().prefers_port_doorbells() ? Doorbells::Ports : Doorbells::Memory;
+  auto transport = TRY(create(std::move(name), device, memory, loop, doorbells));
+  TRY(root.add(*transport));
   return transport;
 }
 
@@ -70,12 +85,10 @@ uint64_t VirtioPci::bar_read(unsigned bar, uint64_t offset, Width width) {
 }
 
 void VirtioPci::bar_write(unsigned bar, uint64_t offset, Width width, uint64_t value) {
+  if (bar == virtio_pci::kPortBar) return ring(offset);
   if (bar != virtio_pci::kBar) return;
   if (is_in(offset, virtio_pci::kNotifyOffset, virtio_pci::kPageBytes)) {
-    // HOT. The value repeats the queue's number; the address says it already.
-    const uint64_t queue = (offset - virtio_pci::kNotifyOffset) / virtio_pci::kNotifyMultiplier;
-    if (has_status(kStatusDriverOk)) host_->kick(static_cast<uint16_t>(queue));
-    return;
+    return ring(offset - virtio_pci::kNotifyOffset);
   }
   if (is_in(offset, virtio_pci::kCommonOffset, sizeof(CommonConfig))) {
     write_common(offset - virtio_pci::kCommonOffset, width, value & all_ones(width));
@@ -84,16 +97,40 @@ void VirtioPci::bar_write(unsigned bar, uint64_t offset, Width width, uint64_t v
   }
 }
 
+// HOT. The value repeats the queue's number; the address says it already.
+void VirtioPci::ring(uint64_t offset) {
+  const uint64_t queue = offset / virtio_pci::kNotifyMultiplier;
+  if (has_status(kStatusDriverOk)) host_->kick(static_cast<uint16_t>(queue));
+}
+
 // A kick before DRIVER_OK then adds to an eventfd that nobody watches; the device finds it when it
-// starts, and looks at the ring, as after any kick that says nothing new.
+// starts, and looks at the ring, as after any kick that says nothing new. Doorbells at both places
+// are bound at one of them: the other's writes come to bar_write().
 void VirtioPci::bar_placed(unsigned bar, std::optional<Gpa> address) {
-  if (bar != virtio_pci::kBar || interrupts() == nullptr) return;
-  for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
-    interrupts()->unbind_doorbell(*bound_at_ + doorbell_offset(queue), doorbell(queue));
-  }
+  const unsigned doorbell_bar = has_port_doorbells_ ? virtio_pci::kPortBar : virtio_pci::kBar;
+  if (bar != doorbell_bar || interrupts() == nullptr) return;
+  if (bound_at_) unbind_doorbells(*bound_at_);
   bound_at_ = address;
-  for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
-    interrupts()->bind_doorbell(*bound_at_ + doorbell_offset(queue), doorbell(queue));
+  if (bound_at_) bind_doorbells(*bound_at_);
+}
+
+void VirtioPci::bind_doorbells(Gpa bar) {
+  for (uint16_t queue = 0; queue < queue_count(); ++queue) {
+    if (has_port_doorbells_) {
+      interrupts()->bind_port_doorbell(port_of(bar, queue), doorbell(queue));
+    } else {
+      interrupts()->bind_doorbell(bar + doorbell_offset(queue), doorbell(queue));
+    }
+  }
+}
+
+void VirtioPci::unbind_doorbells(Gpa bar) {
+  for (uint16_t queue = 0; queue < queue_count(); ++queue) {
+    if (has_port_doorbells_) {
+      interrupts()->unbind_port_doorbell(port_of(bar, queue), doorbell(queue));
+    } else {
+      interrupts()->unbind_doorbell(bar + doorbell_offset(queue), doorbell(queue));
+    }
   }
 }
 

@@ -20,10 +20,11 @@
 #include <vector>
 
 #include "base/event_loop.h"
-#include "bus/pci/pci_device.h"
+#include "bus/pci/pci_root.h"
 #include "memory/guest_memory.h"
 #include "virtio/device.h"
 #include "virtio/device_host.h"
+#include "virtio/transport/pci_config.h"
 #include "virtio/transport/pci_layout.h"
 
 namespace trapeze {
@@ -53,13 +54,19 @@ struct VirtioPciState {
 class VirtioPci final : public PciDevice, private DeviceInterrupt {
  public:
   // All must outlive the transport. `loop` becomes the device's thread.
+  using Doorbells = virtio_pci::Doorbells;
   static Result<std::unique_ptr<VirtioPci>> create(std::string name, VirtioDevice& device,
-                                                   GuestMemory& memory, EventLoop& loop);
+                                                   GuestMemory& memory, EventLoop& loop,
+                                                   Doorbells doorbells);
+  // The same, in a free slot of `root`, with the doorbells that are fastest there.
+  static Result<std::unique_ptr<VirtioPci>> create_in(PciRoot& root, std::string name,
+                                                      VirtioDevice& device, GuestMemory& memory,
+                                                      EventLoop& loop);
   // Waits until the device is quiet. No vCPU may run any more.
   ~VirtioPci() override;
 
-  // For doorbells that the kernel watches (ioeventfd): write anything, any width, at
-  // BAR 0 + doorbell_offset(queue).
+  // For doorbells that the kernel watches (ioeventfd): write anything, any width, at BAR 0 + this.
+  // Those at ports are laid out alike from 0 on.
   static constexpr uint64_t doorbell_offset(uint16_t queue) {
     return virtio_pci::kNotifyOffset + uint64_t{queue} * virtio_pci::kNotifyMultiplier;
   }
@@ -88,6 +95,10 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
   };
 
   VirtioPci(const PciDeviceConfig& config, VirtioDevice& device);
+
+  void ring(uint64_t offset);
+  void bind_doorbells(Gpa bar);
+  void unbind_doorbells(Gpa bar);
 
   // DeviceInterrupt.
   void queue_used(uint16_t queue) override;
@@ -127,7 +138,9 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
   uint16_t queue_select_ = 0;
   std::vector<Queue> queues_;
 
-  std::optional<Gpa> bound_at_;  // where BAR 0 was when the doorbells were bound; PciRoot's lock
+  const bool has_port_doorbells_;
+  std::optional<Gpa>
+      bound_at_;  // where their BAR was when the doorbells were bound; PciRoot's lock
 
   // Written by vCPUs under mutex_, read (and NEEDS_RESET set) by the device's thread.
   std::atomic<uint8_t> status_{0};

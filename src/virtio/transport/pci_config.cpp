@@ -1,6 +1,7 @@
 #include "virtio/transport/pci_config.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -53,21 +54,27 @@ uint32_t get32(std::span<const uint8_t> bytes, size_t offset) {
 }
 
 PciCapability make_capability(CapType type, uint32_t offset, uint32_t length,
-                              size_t extra_bytes = 0) {
+                              size_t extra_bytes = 0, unsigned bar = kBar) {
   PciCapability capability;
   capability.id = kPciCapVendorSpecific;
   capability.bytes.assign(kCapBytes + extra_bytes, 0);
   capability.bytes[2] = static_cast<uint8_t>(capability.bytes.size());
   capability.bytes[3] = static_cast<uint8_t>(type);
-  capability.bytes[kCapBar] = kBar;
+  capability.bytes[kCapBar] = static_cast<uint8_t>(bar);
   put32(capability.bytes, kCapOffset, offset);
   put32(capability.bytes, kCapLength, length);
   return capability;
 }
 
+PciCapability make_notify(unsigned bar, uint32_t offset, uint32_t queues) {
+  auto notify = make_capability(CapType::Notify, offset, queues * kNotifyMultiplier, 4, bar);
+  put32(notify.bytes, kCapBytes, kNotifyMultiplier);
+  return notify;
+}
+
 }  // namespace
 
-PciDeviceConfig make_config(std::string name, const VirtioDevice& device) {
+PciDeviceConfig make_config(std::string name, const VirtioDevice& device, Doorbells doorbells) {
   const auto queues = static_cast<uint32_t>(device.queue_max_sizes().size());
   CHECK(queues <= kPageBytes / kNotifyMultiplier && device.config_bytes() <= kPageBytes);
   const auto type = static_cast<uint16_t>(device.type());
@@ -95,9 +102,15 @@ PciDeviceConfig make_config(std::string name, const VirtioDevice& device) {
     config.capabilities.push_back(
         make_capability(CapType::Device, kDeviceOffset, device.config_bytes()));
   }
-  auto notify = make_capability(CapType::Notify, kNotifyOffset, queues * kNotifyMultiplier, 4);
-  put32(notify.bytes, kCapBytes, kNotifyMultiplier);
-  config.capabilities.push_back(std::move(notify));
+  const uint64_t port_bytes =
+      std::max(std::bit_ceil(uint64_t{queues} * kNotifyMultiplier), kMinPortBarBytes);
+  if (doorbells == Doorbells::Ports && port_bytes <= kMaxPortBarBytes) {
+    config.bars[kPortBar] = {
+        .kind = PciBarKind::Io, .prefetchable = false, .size_bytes = port_bytes};
+    // Drivers take the first one that they can use (§4.1.4.1).
+    config.capabilities.push_back(make_notify(kPortBar, 0, queues));
+  }
+  config.capabilities.push_back(make_notify(kBar, kNotifyOffset, queues));
 
   auto window = make_capability(CapType::Pci, 0, 0, 4);
   window.write_mask.assign(kCapBytes, 0);

@@ -12,7 +12,10 @@
 
 namespace trapeze::virtio_pci {
 
-PciDeviceConfig make_config(std::string name, const VirtioDevice& device);
+// With ports: the driver finds doorbells in kPortBar first. They are left out for a device with
+// more queues than fit there.
+enum class Doorbells : uint8_t { Memory, Ports };
+PciDeviceConfig make_config(std::string name, const VirtioDevice& device, Doorbells doorbells);
 
 // What an access to pci_cfg_data means (§4.1.4.9), by the copy of its capability that the guest has
 // filled in; nothing when that makes no sense.

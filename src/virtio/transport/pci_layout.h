@@ -11,6 +11,10 @@ namespace trapeze::virtio_pci {
 
 inline constexpr unsigned kBar = 0;
 inline constexpr uint64_t kBarBytes = 32 * KiB;
+// Doorbells at ports, where guests prefer them: laid out as those in kBar.
+inline constexpr unsigned kPortBar = 2;
+inline constexpr uint64_t kMinPortBarBytes = 16;
+inline constexpr uint64_t kMaxPortBarBytes = 256;
 
 // One page each, so that a guest can map them apart and a hypervisor can trap them apart.
 inline constexpr uint32_t kCommonOffset = 0x0000;

@@ -1,6 +1,7 @@
 #include "virtio/transport/pci.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -146,6 +147,59 @@ TEST_F(PciTest, doorbells_are_bound_where_the_bar_is_and_follow_it) {
   EXPECT_EQ(bus.interrupts.doorbells, expected(Gpa{0xc080'0000}));
   bus.config_write(4, Width::Word, 0);  // memory space off
   EXPECT_TRUE(bus.interrupts.doorbells.empty());
+}
+
+struct PortTest : PciTest {
+  uint16_t port() const {
+    return static_cast<uint16_t>(port_bus.config_read(0x18, Width::Dword) & ~1U);
+  }
+  EchoDevice port_device;
+  mutable TestBus port_bus{port_device, *memory, *loop, VirtioPci::Doorbells::Ports};
+};
+
+TEST_F(PortTest, doorbells_at_ports_are_bound_and_follow_the_bar) {
+  const auto expected = [&](uint16_t first) {
+    return std::map<uint16_t, int>{
+        {first, port_bus.transport->doorbell(0).get()},
+        {static_cast<uint16_t>(first + 4), port_bus.transport->doorbell(1).get()}};
+  };
+  EXPECT_EQ(port_bus.interrupts.port_doorbells, expected(port()));
+  EXPECT_TRUE(port_bus.interrupts.doorbells.empty());
+  port_bus.config_write(0x18, Width::Dword, 0xe000);
+  EXPECT_EQ(port_bus.interrupts.port_doorbells, expected(0xe000));
+  port_bus.config_write(4, Width::Word, 2);  // I/O space off
+  EXPECT_TRUE(port_bus.interrupts.port_doorbells.empty());
+}
+
+TEST_F(PortTest, drivers_find_ports_first_and_memory_behind) {
+  const unsigned first = port_bus.find_capability(kPciCapVendorSpecific, 2);
+  EXPECT_EQ(port_bus.config_read(first + 4, Width::Byte), virtio_pci::kPortBar);
+  EXPECT_EQ(port_bus.config_read(first + 8, Width::Dword), 0U);
+  EXPECT_EQ(port_bus.config_read(first + 12, Width::Dword), 8U);
+  EXPECT_EQ(port_bus.config_read(first + 16, Width::Dword), virtio_pci::kNotifyMultiplier);
+  const unsigned second = port_bus.config_read(first + 1, Width::Byte);
+  EXPECT_EQ(port_bus.config_read(second + 3, Width::Byte), 2U);
+  EXPECT_EQ(port_bus.config_read(second + 4, Width::Byte), virtio_pci::kBar);
+}
+
+TEST_F(PortTest, both_places_ring) {
+  const auto ring = [&](uint16_t offset, Width width) {
+    port_bus.port_write(Port(static_cast<uint16_t>(port() + offset)), width, 0);
+  };
+  port_bus.write(offsetof(CommonConfig, device_status), Width::Byte, 3);
+  port_bus.write(offsetof(CommonConfig, driver_feature_select), Width::Dword, 1);
+  port_bus.write(offsetof(CommonConfig, driver_feature), Width::Dword, 1);
+  port_bus.write(offsetof(CommonConfig, device_status), Width::Byte, 11);
+  ring(0, Width::Word);  // before its time
+  port_bus.write(offsetof(CommonConfig, device_status), Width::Byte, 15);
+  uint64_t count = 0;
+  EXPECT_LT(::read(port_bus.transport->doorbell(1).get(), &count, sizeof(count)), 0);
+  ring(4, Width::Word);
+  port_bus.write(VirtioPci::doorbell_offset(1), Width::Word, 1);
+  ring(64 * 4, Width::Word);  // no queue, and behind the BAR
+  EXPECT_EQ(::read(port_bus.transport->doorbell(1).get(), &count, sizeof(count)), 8);
+  EXPECT_EQ(count, 2U);
+  EXPECT_LT(::read(port_bus.transport->doorbell(0).get(), &count, sizeof(count)), 0);
 }
 
 TEST_F(PciTest, identity_and_capabilities_are_those_of_a_modern_device) {

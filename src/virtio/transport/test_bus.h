@@ -42,6 +42,15 @@ class TestInterrupts final : public InterruptSink {
     doorbells.erase(gpa.raw());
   }
   std::map<uint64_t, int> doorbells;  // address to eventfd
+  bool bind_port_doorbell(Port port, const Fd& event) override {
+    port_doorbells[port.raw()] = event.get();
+    return true;
+  }
+  void unbind_port_doorbell(Port port, const Fd& event) override {
+    CHECK(port_doorbells[port.raw()] == event.get());
+    port_doorbells.erase(port.raw());
+  }
+  std::map<uint16_t, int> port_doorbells;
 
   bool level() const {
     const std::lock_guard lock(mutex_);
@@ -62,14 +71,15 @@ class TestBus {
  public:
   static constexpr unsigned kSlot = 1;
 
-  TestBus(VirtioDevice& device, GuestMemory& memory, EventLoop& loop) {
+  TestBus(VirtioDevice& device, GuestMemory& memory, EventLoop& loop,
+          VirtioPci::Doorbells doorbells = VirtioPci::Doorbells::Memory) {
     const PciRootConfig config{.window32 = {Gpa{0xc000'0000}, 0x1000'0000},
                                .window64 = {Gpa{0x1'0000'0000}, 0x1'0000'0000}};
     root_ = std::move(PciRoot::create(config, bus_, interrupts)).value();
-    transport = std::move(VirtioPci::create("test", device, memory, loop)).value();
+    transport = std::move(VirtioPci::create("test", device, memory, loop, doorbells)).value();
     CHECK(root_->add_at(kSlot, *transport).has_value());
-    // Memory space and bus mastering on.
-    config_write(4, Width::Word, 6);
+    // I/O space, memory space and bus mastering on.
+    config_write(4, Width::Word, 7);
   }
 
   uint32_t config_read(unsigned offset, Width width) {
@@ -83,6 +93,7 @@ class TestBus {
   void write(uint64_t offset, Width width, uint64_t value) {
     bus_.mmio_write(bar() + offset, width, value);
   }
+  void port_write(Port port, Width width, uint32_t value) { bus_.pio_write(port, width, value); }
   // Offset of the capability with `id` (and, for vendor-specific ones, cfg_type `type`), or 0.
   unsigned find_capability(uint8_t id, uint8_t type = 0) {
     unsigned at = config_read(0x34, Width::Byte);

@@ -62,9 +62,9 @@ Result<void> VhostUsers::add(const VhostUserConfig& config, PciRoot& pci) {
         std::make_unique<VhostUserDevice>(std::move(*model), *unit.backend, memory_, loop);
   });
   TRY(std::move(made));
-  unit.transport = TRY(VirtioPci::create(
-      fmt::format("vhost-user-{}{}", name_of(config.kind), index), *unit.device, memory_, loop));
-  TRY(pci.add(*unit.transport));
+  unit.transport =
+      TRY(VirtioPci::create_in(pci, fmt::format("vhost-user-{}{}", name_of(config.kind), index),
+                               *unit.device, memory_, loop));
   return {};
 }
 
