@@ -13,12 +13,31 @@ UnixStream::~UnixStream() {
   if (is_watched_) loop_.unwatch(socket_.get());
 }
 
-VsockStream::Outcome UnixStream::read(std::span<const iovec> to) {
+namespace {
+
+// Without the detour of a message where there is one part.
+ssize_t receive(int socket, std::span<const iovec> to) {
+  if (to.size() == 1) return ::recv(socket, to[0].iov_base, to[0].iov_len, MSG_DONTWAIT);
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(to.data());
-  message.msg_iovlen = to.size();
+  message.msg_iovlen = std::min<size_t>(to.size(), IOV_MAX);
+  return ::recvmsg(socket, &message, MSG_DONTWAIT);
+}
+
+ssize_t send(int socket, std::span<const iovec> from) {
+  constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  if (from.size() == 1) return ::send(socket, from[0].iov_base, from[0].iov_len, kFlags);
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(from.data());
+  message.msg_iovlen = std::min<size_t>(from.size(), IOV_MAX);
+  return ::sendmsg(socket, &message, kFlags);
+}
+
+}  // namespace
+
+VsockStream::Outcome UnixStream::read(std::span<const iovec> to) {
   for (;;) {
-    const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
+    const ssize_t got = receive(socket_.get(), to);
     if (got > 0) return {static_cast<size_t>(got), Status::Ok};
     if (got == 0) return {0, Status::End};
     if (errno == EINTR) continue;
@@ -29,11 +48,8 @@ VsockStream::Outcome UnixStream::read(std::span<const iovec> to) {
 VsockStream::Outcome UnixStream::write(std::span<const iovec> from) {
   size_t wanted = 0;
   for (const iovec& part : from) wanted += part.iov_len;
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(from.data());
-  message.msg_iovlen = std::min<size_t>(from.size(), IOV_MAX);
   for (;;) {
-    const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = send(socket_.get(), from);
     if (sent >= 0) {
       const auto done = static_cast<size_t>(sent);
       return {done, done == wanted ? Status::Ok : Status::Blocked};

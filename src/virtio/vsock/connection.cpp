@@ -171,8 +171,13 @@ bool VsockConnection::read_data(vsock::Header& header, std::span<const iovec> ro
       header.len = static_cast<uint32_t>(outcome.bytes);
       sent_ += header.len;
       metrics_.host_to_guest_bytes.add(outcome.bytes);
-      // All there was; the stream tells of more.
-      if (outcome.bytes < wanted) pending_ = static_cast<uint8_t>(pending_ & ~kData);
+      if (outcome.bytes == wanted) {
+        burst_ = std::min<uint16_t>(burst_ * 2, kMaxBurst);
+      } else {
+        burst_ = std::max<uint16_t>(burst_ / 2, 1);
+        // All there was; the stream tells of more.
+        pending_ = static_cast<uint8_t>(pending_ & ~kData);
+      }
       return true;
     case VsockStream::Status::Blocked:
       return false;

@@ -49,6 +49,7 @@ class VsockConnection final : private VsockStreamListener {
   VsockConnection(const VsockConnection&) = delete;
   VsockConnection& operator=(const VsockConnection&) = delete;
 
+  const VsockKey& key() const { return key_; }
   bool is_over() const { return state_ == State::Over; }
   // A packet of the guest, and its bytes, header.len of them, where the guest may still change
   // them. False: it breaks the rules; the connection is to be reset.
@@ -57,6 +58,10 @@ class VsockConnection final : private VsockStreamListener {
   // Afterwards is_over() may be true: it was the last one.
   bool next_packet(vsock::Header& header, std::span<const iovec> room);
   bool has_packet() const { return pending_ != 0; }
+  // How many of the guest's buffers its next data will probably fill, 1 to kMaxBurst. A packet may
+  // be given room for them all: its bytes can be split into packets.
+  static constexpr uint16_t kMaxBurst = 16;
+  uint16_t burst() const { return pending_ == kData ? burst_ : uint16_t{1}; }
   // Whether the stream shall say that it is ready: not while its bytes wait for a buffer of the
   // guest.
   void pause_or_go_on();
@@ -92,6 +97,7 @@ class VsockConnection final : private VsockStreamListener {
   uint32_t guest_buffer_bytes_ = 0;  // as the guest says
   uint32_t guest_forwarded_ = 0;     // of what we sent, taken by its reader; counts around
   uint32_t sent_ = 0;
+  uint16_t burst_ = 1;
   bool is_reading_over_ = false;  // the host's side has ended
   bool is_guest_deaf_ = false;    // the guest will not receive any more
 

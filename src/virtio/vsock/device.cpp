@@ -17,8 +17,7 @@ namespace {
 constexpr uint32_t kMaxPacketBytes = 64 * KiB;
 
 // The bytes after a packet's header, at most so many.
-void parts_of(std::span<const iovec> chain, uint64_t bytes, std::vector<iovec>& to) {
-  to.clear();
+void add_parts_of(std::span<const iovec> chain, uint64_t bytes, std::vector<iovec>& to) {
   uint64_t skip = sizeof(vsock::Header);
   for (const iovec& part : chain) {
     const uint64_t skipped = std::min<uint64_t>(skip, part.iov_len);
@@ -150,7 +149,8 @@ void VsockDevice::handle_chain(Chain& chain) {
     return;
   }
   // Whatever the guest makes of the bytes meanwhile, they go to a socket, and nobody looks at them.
-  parts_of(chain.readable(), header->len, parts_);
+  parts_.clear();
+  add_parts_of(chain.readable(), header->len, parts_);
   handle_packet(*header, parts_);
 }
 
@@ -233,39 +233,70 @@ bool VsockDevice::serve_receive() {
   if (queue == nullptr) return false;
   queue->suppress_kicks();
   uint16_t served = 0;
-  bool is_turn_over = false;
-  while (has_packet() && !is_turn_over) {
-    if (!queue->pop(chain_)) {
+  while (has_packet() && served < kMaxPacketsPerTurn) {
+    const uint16_t taken = take_buffers(*queue);
+    if (taken == 0) {
       if (queue->allow_kicks()) continue;
       break;
     }
-    if (!fill(chain_, *queue)) {
-      queue->undo_pop();
-      break;
-    }
-    is_turn_over = ++served == kMaxPacketsPerTurn;
+    const uint16_t used = fill(taken, *queue);
+    for (uint16_t left = used; left < taken; ++left) queue->undo_pop();
+    if (used == 0) break;
+    served = static_cast<uint16_t>(served + used);
   }
   if (served != 0) tell_answer();
-  return is_turn_over && has_packet();
+  return served >= kMaxPacketsPerTurn && has_packet();
 }
 
-// False: there was no packet after all, and the chain is untouched.
-bool VsockDevice::fill(Chain& chain, VirtQueue& queue) {
-  ChainWriter writer(chain);
-  if (writer.remaining() < sizeof(vsock::Header)) {
-    queue.mark_broken(QueueFault::WrongDirection);
-    return true;
+// As many as the next packet can probably use.
+uint16_t VsockDevice::take_buffers(VirtQueue& queue) {
+  const VsockConnection* const next = loose_resets_.empty() ? next_connection() : nullptr;
+  const uint16_t wanted = next != nullptr ? next->burst() : uint16_t{1};
+  uint16_t taken = 0;
+  while (taken < wanted && queue.pop(buffers_[taken])) ++taken;
+  return taken;
+}
+
+// Into how many of the buffers; 0: there was no packet after all, and all are untouched.
+uint16_t VsockDevice::fill(uint16_t count, VirtQueue& queue) {
+  // The data goes where it belongs before its headers are known.
+  parts_.clear();
+  for (uint16_t i = 0; i < count; ++i) {
+    if (buffers_[i].writable_bytes() < sizeof(vsock::Header)) {
+      queue.mark_broken(QueueFault::WrongDirection);
+      return count;
+    }
+    add_parts_of(buffers_[i].writable(), kMaxPacketBytes, parts_);
   }
-  // The data goes where it belongs before its header is known.
-  parts_of(chain.writable(), kMaxPacketBytes, parts_);
-  vsock::Header header;
-  if (!next_packet(header, parts_)) return false;
-  header.src_cid = vsock::kHostCid;
-  header.dst_cid = guest_cid_;
-  writer.write_value(header);
-  chain.note_written(sizeof(header) + header.len);
-  queue.push_used(chain, sizeof(header) + header.len);
-  return true;
+  vsock::Header packet;
+  if (!next_packet(packet, parts_)) return 0;
+  packet.src_cid = vsock::kHostCid;
+  packet.dst_cid = guest_cid_;
+  uint16_t used = 0;
+  uint64_t left = packet.len;
+  do {
+    Chain& chain = buffers_[used++];
+    vsock::Header header = packet;
+    const uint64_t room = chain.writable_bytes() - sizeof(header);
+    header.len = static_cast<uint32_t>(std::min<uint64_t>({left, room, kMaxPacketBytes}));
+    left -= header.len;
+    ChainWriter(chain).write_value(header);
+    chain.note_written(sizeof(header) + header.len);
+    queue.push_used(chain, sizeof(header) + header.len);
+  } while (left != 0 && used < count);
+  return used;
+}
+
+// Whoever comes after the last one that was served.
+VsockConnection* VsockDevice::next_connection() {
+  while (!ready_.empty()) {
+    auto next = ready_.upper_bound(last_served_);
+    if (next == ready_.end()) next = ready_.begin();
+    const auto found = connections_.find(*next);
+    if (found != connections_.end()) return found->second.get();
+    ready_.erase(next);
+  }
+  return nullptr;
 }
 
 bool VsockDevice::next_packet(vsock::Header& header, std::span<const iovec> room) {
@@ -277,21 +308,15 @@ bool VsockDevice::next_packet(vsock::Header& header, std::span<const iovec> room
     metrics_.resets.add();
     return true;
   }
-  while (!ready_.empty()) {
-    auto next = ready_.upper_bound(last_served_);
-    if (next == ready_.end()) next = ready_.begin();
-    const VsockKey key = *next;
+  while (VsockConnection* const connection = next_connection()) {
+    const VsockKey key = connection->key();
     last_served_ = key;
-    ready_.erase(next);
-    const auto found = connections_.find(key);
-    if (found == connections_.end()) continue;
-    VsockConnection& connection = *found->second;
-    const bool has_packet = connection.next_packet(header, room);
-    if (connection.is_over()) {
+    const bool has_packet = connection->next_packet(header, room);
+    if (connection->is_over()) {
       metrics_.resets.add();
-      remove(found);
-    } else if (connection.has_packet()) {
-      ready_.insert(key);
+      remove(connections_.find(key));
+    } else if (!connection->has_packet()) {
+      ready_.erase(key);
     }
     if (has_packet) return true;
   }

@@ -70,7 +70,9 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   void remove(Connections::iterator at);
   bool serve_receive();
   bool has_packet() const { return !ready_.empty() || !loose_resets_.empty(); }
-  bool fill(Chain& chain, VirtQueue& queue);
+  uint16_t take_buffers(VirtQueue& queue);
+  uint16_t fill(uint16_t count, VirtQueue& queue);
+  VsockConnection* next_connection();
   bool next_packet(vsock::Header& header, std::span<const iovec> room);
   void tell_reset();
 
@@ -96,7 +98,9 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   bool awaits_answer_ = false;    // the guest has sent, and got nothing since
   bool is_timer_for_it_ = false;  // was started with the first packet that is untold
   std::optional<EventLoop::TimerId> wait_timer_;
-  std::vector<iovec> parts_;    // of a packet's bytes, in guest RAM
+  std::vector<iovec> parts_;  // of a packet's bytes, in guest RAM
+  // Buffers for the next packet, or for the data of as many as they are.
+  std::array<Chain, VsockConnection::kMaxBurst> buffers_;
   bool receives_soon_ = false;  // serve_receive() comes in this turn anyway
   Connections connections_;
   // Connections that have a packet, each once, served in turn: whoever comes after the last one.

@@ -307,6 +307,26 @@ TEST_F(VsockTest, bytes_of_the_host_go_straight_into_a_buffer) {
   EXPECT_EQ(used->len, sizeof(Header) + 3);
 }
 
+TEST_F(VsockTest, much_data_is_read_into_many_buffers_at_once) {
+  credit = MiB;
+  FakePeer& peer = connect();
+  give_buffers(45);
+  constexpr uint32_t kRoom = kInBytes - sizeof(Header);
+  std::string sent;
+  for (uint32_t i = 0; i < 40 * kRoom + 7; ++i) sent += static_cast<char>(i * 7 + i / 251);
+  peer.to_guest = sent;
+  peer.reads = 0;
+  std::string got;
+  for (const auto& packet : settle()) {
+    EXPECT_EQ(packet.op(), Op::Data);
+    got += packet.data;
+  }
+  EXPECT_TRUE(got == sent);
+  EXPECT_EQ(peer.reads, 6);  // for 1, 2, 4, 8, 16 and 10 buffers
+  peer.to_guest = "answer";
+  EXPECT_EQ(settle().size(), 1U);
+}
+
 TEST_F(VsockTest, stream_is_paused_while_the_guest_has_no_buffers) {
   gives_back = false;
   credit = MiB;

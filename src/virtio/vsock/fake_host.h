@@ -21,6 +21,7 @@ struct FakePeer {
   bool saw_end = false;
   bool is_alive = true;
   uint32_t accepted_port = 0;
+  int reads = 0;
   VsockStreamListener* listener = nullptr;
   bool wants_read = false;
   bool wants_write = false;
@@ -42,6 +43,7 @@ class FakeStream final : public VsockStream {
   }
   void attach(VsockStreamListener* listener) override { peer_.listener = listener; }
   Outcome read(std::span<const iovec> to) override {
+    ++peer_.reads;
     if (peer_.is_broken) return {0, Status::Failed};
     size_t done = 0;
     for (const iovec& part : to) {
