@@ -24,6 +24,8 @@ import net_test  # noqa: E402
 
 MAC = "02:00:00:00:77:02"
 NETS = {"user": "user network", "tap": "tap", "vhost": "tap with vhost-net"}
+# TCP makes segments for the network card smaller the longer the round trip, from 512 us on; from 8 ms on, here.
+LONG_ROUND_TRIP = "echo 13 > /proc/sys/net/ipv4/tcp_tso_rtt_log"
 ROWS = {f"{net}.{order}": f"{name}: {text}" for net, name in NETS.items() for order, text in ORDERS.items()}
 
 
@@ -70,13 +72,18 @@ def measure(options, net, rows, samples):
             card, devices = qemu_arguments(net)
             machines.insert(0, stack.enter_context(
                 guests.qemu(options, guests.kernel_arguments(ours) + card, devices)))
+        if options.slow_host:
+            for machine in machines:
+                machine.tell(LONG_ROUND_TRIP)
         samples.measure(rows, lambda row, machine: line_of(row.split(".")[1], host_address(net, machine), options),
                         machines, options.rounds)
 
 
-def set_host_up():
+def set_host_up(options):
     if not net_test.enter_namespaces():
         raise SystemExit("this needs a network namespace: run it as root")
+    if options.slow_host:
+        net_test.host(LONG_ROUND_TRIP)
     for tap in TAPS.values():
         tap.set_up()
 
@@ -84,6 +91,8 @@ def set_host_up():
 def add_options(parser):
     streams.add_options(parser)
     parser.add_argument("--nets", help=f"of {','.join(NETS)}; those that are possible unless told")
+    parser.add_argument("--slow-host", action="store_true",
+                        help="an emulated one: its round trips of milliseconds are those of a machine, not of a country")
 
 
 def main():
@@ -92,7 +101,7 @@ def main():
         net for net in NETS if net != "vhost" or os.path.exists("/dev/vhost-net")]
     names = [row for row in pairs.chosen(options, ROWS) if row.split(".")[0] in nets]
     samples = pairs.Samples()
-    set_host_up()
+    set_host_up(options)
     with server(options.program_path, "0.0.0.0"):
         for net in nets:
             if rows := [row for row in names if row.startswith(f"{net}.")]:

@@ -29,7 +29,7 @@ SECTIONS = {
     # The rig's root cannot be pivoted away from, being an initramfs.
     "fs": "--files 300 --data-mib 16 --starts 0 --tree /tree --folder /disk "
           "--virtiofsd-option=-o --virtiofsd-option=sandbox=chroot",
-    "net": "--seconds 2 --warm-up 1",
+    "net": "--seconds 2 --warm-up 1 --slow-host",
     "vsock": "--seconds 0.5",
 }
 SCRIPT = """
