@@ -419,7 +419,7 @@ class BadInput(GuestCase):
         facts = json.loads(trapeze("doctor", "--json").stdout)
         self.assertIn(facts["accel"]["auto"], ("soft", "kvm"))
         self.assertEqual(facts["accel"]["auto"] == "kvm", facts["kvm"].get("kind") == "hardware")
-        for check in ("vhost_net", "tun", "io_uring", "userfaultfd", "landlock", "huge_pages"):
+        for check in ("vhost_net", "tun", "user_network", "io_uring", "userfaultfd", "landlock", "huge_pages"):
             self.assertIn(facts["checks"][check]["state"], ("good", "missing"), check)
         self.expect(trapeze("doctor"), 0, stderr="")
         self.assertRegex(trapeze("version").stdout, rb"\Atrapeze \d+\.\d+\.\d+\n\Z")

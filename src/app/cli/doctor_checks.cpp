@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "accel/soft/host_cpu.h"
+#include "backend/net/helper/slirp_library.h"
 #include "base/error.h"
 #include "base/fd.h"
 
@@ -83,6 +84,13 @@ Check check_userfaultfd() {
       "userfaultfd", CheckState::Missing, "only for faults of user mode",
       "sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd, for snapshots under "
       "KVM"};
+}
+
+Check check_user_network() {
+  const auto library = SlirpLibrary::load();
+  if (library) return {"user_network", CheckState::Good, "libslirp: usable", {}};
+  return {"user_network", CheckState::Missing, library.error().message,
+          "install libslirp, for --net user"};
 }
 
 Check check_landlock() {
@@ -173,6 +181,7 @@ std::vector<Check> check_host() {
           check_device("vhost_net", "/dev/vhost-net", "vhost_net", "networks without copies"),
           check_device("vhost_vsock", "/dev/vhost-vsock", "vhost_vsock", "sockets to the guest"),
           check_device("tun", "/dev/net/tun", "tun", "networks through tap devices"),
+          check_user_network(),
           check_io_uring(),
           check_userfaultfd(),
           check_landlock(),

@@ -34,7 +34,7 @@ struct KvmCapability {
 // Empty when /dev/kvm cannot be used.
 std::vector<KvmCapability> kvm_capabilities();
 
-// vhost, tun, io_uring, userfaultfd, Landlock, huge pages.
+// vhost, tun, libslirp, io_uring, userfaultfd, Landlock, huge pages.
 std::vector<Check> check_host();
 
 }  // namespace trapeze::cli
