@@ -27,7 +27,7 @@ VsockConnection::VsockConnection(const VsockKey& key, State state,
 void VsockConnection::queue(uint8_t what) {
   const bool was_idle = pending_ == 0;
   pending_ = static_cast<uint8_t>(pending_ | what);
-  if (was_idle) owner_.connection_has_packet(key_);
+  if (was_idle) owner_.connection_has_packet(*this);
 }
 
 // From the guest ----------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ void VsockConnection::stream_ready() {
     pending_ = static_cast<uint8_t>(pending_ | kData);
   }
   if (pending_ == 0) return pause_or_go_on();
-  owner_.connection_is_ready(key_);
+  owner_.connection_is_ready(*this);
 }
 
 bool VsockConnection::read_data(vsock::Header& header, std::span<const iovec> room) {

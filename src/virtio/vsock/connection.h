@@ -36,11 +36,12 @@ class VsockConnection final : private VsockStreamListener {
    public:
     virtual ~Owner() = default;
     // It has something for the guest; once until next_packet() has been called.
-    virtual void connection_has_packet(const VsockKey& key) = 0;
+    virtual void connection_has_packet(VsockConnection& connection) = 0;
     // The same, when the loop has just come from its stream: the owner may take packets at once,
     // and calls pause_or_go_on() then. The connection may be destroyed inside.
-    virtual void connection_is_ready(const VsockKey& key) = 0;
+    virtual void connection_is_ready(VsockConnection& connection) = 0;
   };
+  bool is_in_line = false;  // the owner's: it will be asked for a packet
   enum class State : uint8_t { Requested, Open, Over };
 
   VsockConnection(const VsockKey& key, State state, std::unique_ptr<VsockStream> stream,

@@ -52,8 +52,8 @@ void VsockDevice::activate(ActiveState& state) {
 void VsockDevice::reset() {
   stop_waiting();
   active_ = nullptr;
-  connections_.clear();
   ready_.clear();
+  connections_.clear();
   loose_resets_.clear();
 }
 
@@ -172,7 +172,7 @@ void VsockDevice::handle_packet(const vsock::Header& header, std::span<const iov
 }
 
 void VsockDevice::remove(Connections::iterator at) {
-  ready_.erase(at->first);
+  if (at->second->is_in_line) std::erase(ready_, at->second.get());
   connections_.erase(at);
 }
 
@@ -212,17 +212,22 @@ void VsockDevice::host_connects(uint32_t guest_port, std::unique_ptr<VsockStream
   metrics_.connections.add();
 }
 
-void VsockDevice::connection_has_packet(const VsockKey& key) {
-  ready_.insert(key);
+void VsockDevice::put_in_line(VsockConnection& connection) {
+  if (std::exchange(connection.is_in_line, true)) return;
+  ready_.push_back(&connection);
+}
+
+void VsockDevice::connection_has_packet(VsockConnection& connection) {
+  put_in_line(connection);
   // Calls come from the middle of things: serve the queue from the loop.
   if (active_ == nullptr || receives_soon_ || ready_.size() != 1) return;
   active_->kick_again(vsock::kReceiveQueue);
 }
 
 // HOT: straight from the stream into a buffer of the guest, if it has one.
-void VsockDevice::connection_is_ready(const VsockKey& its_key) {
-  const VsockKey key = its_key;  // the connection may be gone behind this
-  ready_.insert(key);
+void VsockDevice::connection_is_ready(VsockConnection& connection) {
+  const VsockKey key = connection.key();  // it may be gone behind this
+  put_in_line(connection);
   if (active_ != nullptr && serve_receive()) active_->kick_again(vsock::kReceiveQueue);
   const auto found = connections_.find(key);
   if (found != connections_.end()) found->second->pause_or_go_on();
@@ -250,8 +255,8 @@ bool VsockDevice::serve_receive() {
 
 // As many as the next packet can probably use.
 uint16_t VsockDevice::take_buffers(VirtQueue& queue) {
-  const VsockConnection* const next = loose_resets_.empty() ? next_connection() : nullptr;
-  const uint16_t wanted = next != nullptr ? next->burst() : uint16_t{1};
+  const bool is_data_next = loose_resets_.empty() && !ready_.empty();
+  const uint16_t wanted = is_data_next ? ready_.front()->burst() : uint16_t{1};
   uint16_t taken = 0;
   while (taken < wanted && queue.pop(buffers_[taken])) ++taken;
   return taken;
@@ -287,18 +292,6 @@ uint16_t VsockDevice::fill(uint16_t count, VirtQueue& queue) {
   return used;
 }
 
-// Whoever comes after the last one that was served.
-VsockConnection* VsockDevice::next_connection() {
-  while (!ready_.empty()) {
-    auto next = ready_.upper_bound(last_served_);
-    if (next == ready_.end()) next = ready_.begin();
-    const auto found = connections_.find(*next);
-    if (found != connections_.end()) return found->second.get();
-    ready_.erase(next);
-  }
-  return nullptr;
-}
-
 bool VsockDevice::next_packet(vsock::Header& header, std::span<const iovec> room) {
   if (!loose_resets_.empty()) {
     header.src_port = loose_resets_.front().host_port;
@@ -308,15 +301,16 @@ bool VsockDevice::next_packet(vsock::Header& header, std::span<const iovec> room
     metrics_.resets.add();
     return true;
   }
-  while (VsockConnection* const connection = next_connection()) {
-    const VsockKey key = connection->key();
-    last_served_ = key;
-    const bool has_packet = connection->next_packet(header, room);
-    if (connection->is_over()) {
+  while (!ready_.empty()) {
+    VsockConnection& connection = *ready_.front();
+    const bool has_packet = connection.next_packet(header, room);
+    if (connection.is_over()) {
       metrics_.resets.add();
-      remove(connections_.find(key));
-    } else if (!connection->has_packet()) {
-      ready_.erase(key);
+      remove(connections_.find(connection.key()));
+    } else {
+      ready_.pop_front();
+      connection.is_in_line = false;
+      if (connection.has_packet()) put_in_line(connection);
     }
     if (has_packet) return true;
   }

@@ -11,7 +11,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 
 #include "base/event_loop.h"
 #include "virtio/device.h"
@@ -72,15 +71,15 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   bool has_packet() const { return !ready_.empty() || !loose_resets_.empty(); }
   uint16_t take_buffers(VirtQueue& queue);
   uint16_t fill(uint16_t count, VirtQueue& queue);
-  VsockConnection* next_connection();
+  void put_in_line(VsockConnection& connection);
   bool next_packet(vsock::Header& header, std::span<const iovec> room);
   void tell_reset();
 
   // VsockGuest.
   void host_connects(uint32_t guest_port, std::unique_ptr<VsockStream> stream) override;
   // VsockConnection::Owner.
-  void connection_has_packet(const VsockKey& key) override;
-  void connection_is_ready(const VsockKey& key) override;
+  void connection_has_packet(VsockConnection& connection) override;
+  void connection_is_ready(VsockConnection& connection) override;
 
   uint64_t guest_cid_;
   VsockHost& host_;
@@ -92,7 +91,9 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   // does not come in time is not kept waiting again until it has had some answers in a row.
   static constexpr uint16_t kAnswersToTrust = 16;
   static constexpr uint16_t kMaxUntold = 64;
-  static constexpr std::chrono::milliseconds kMaxWait{10};
+  // Linux only frees the packets then: long, so that a guest that talks all the time starts few
+  // timers.
+  static constexpr std::chrono::milliseconds kMaxWait{100};
   uint16_t untold_ = 0;           // packets that were taken
   uint16_t answers_ = 0;          // in a row, up to kAnswersToTrust
   bool awaits_answer_ = false;    // the guest has sent, and got nothing since
@@ -103,9 +104,7 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   std::array<Chain, VsockConnection::kMaxBurst> buffers_;
   bool receives_soon_ = false;  // serve_receive() comes in this turn anyway
   Connections connections_;
-  // Connections that have a packet, each once, served in turn: whoever comes after the last one.
-  std::set<VsockKey> ready_;
-  VsockKey last_served_;
+  std::deque<VsockConnection*> ready_;  // have a packet; each once, served in turn
   std::deque<VsockKey> loose_resets_;
   uint32_t next_host_port_ = 1U << 30;
   bool must_tell_reset_ = false;

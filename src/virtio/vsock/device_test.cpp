@@ -378,10 +378,10 @@ TEST_F(VsockTest, guest_that_gets_answers_hears_with_them_that_its_packets_were_
 TEST_F(VsockTest, answer_that_does_not_come_costs_a_guest_one_wait) {
   FakePeer& peer = connect();
   talk(peer);
-  run_loop_for(std::chrono::milliseconds(30));  // a timer of the talk
+  run_loop_for(std::chrono::milliseconds(150));  // a timer of the talk
   send(Op::Data, "question");
   EXPECT_EQ(interrupt.told, Told{});
-  run_loop_for(std::chrono::milliseconds(60));
+  run_loop_for(std::chrono::milliseconds(250));
   EXPECT_EQ(interrupt.told, Told{vsock::kTransmitQueue});
   send(Op::Data, "question");
   EXPECT_EQ(interrupt.told, (Told{vsock::kTransmitQueue, vsock::kTransmitQueue}));
@@ -399,7 +399,7 @@ TEST_F(VsockTest, reset_forgets_what_was_not_told) {
   talk(peer);
   send(Op::Data, "question");
   device.reset();
-  run_loop_for(std::chrono::milliseconds(30));
+  run_loop_for(std::chrono::milliseconds(150));
   EXPECT_EQ(interrupt.told, Told{});
   device.activate(active);
 }
