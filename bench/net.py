@@ -92,7 +92,7 @@ def add_options(parser):
     streams.add_options(parser)
     parser.add_argument("--nets", help=f"of {','.join(NETS)}; those that are possible unless told")
     parser.add_argument("--slow-host", action="store_true",
-                        help="an emulated one: its round trips of milliseconds are those of a machine, not of a country")
+                        help="an emulated one, whose round trips of milliseconds are not those of a long way")
 
 
 def main():

@@ -30,6 +30,13 @@ class MsiEvent {
   virtual const Fd& event() const = 0;
 };
 
+// Where a guest rings: a guest physical address, or a port.
+struct DoorbellPlace {
+  enum class Space : uint8_t { Memory, Ports };
+  Space space = Space::Memory;
+  uint64_t address = 0;
+};
+
 class InterruptSink {
  public:
   virtual ~InterruptSink() = default;
@@ -41,13 +48,10 @@ class InterruptSink {
   // What the kernel can do for a device, where there is a kernel that can. The sink outlives what
   // it gives. Null: only send_msi().
   virtual std::unique_ptr<MsiEvent> create_msi_event() { return nullptr; }
-  // From now on a write of any width at `gpa` adds one to `event` and does not come to the device,
+  // From now on a write of any width there adds one to `event` and does not come to the device,
   // until the doorbell is unbound. False: it comes to the device as ever. Any thread.
-  virtual bool bind_doorbell(Gpa /*gpa*/, const Fd& /*event*/) { return false; }
-  virtual void unbind_doorbell(Gpa /*gpa*/, const Fd& /*event*/) {}
-  // The same of ports.
-  virtual bool bind_port_doorbell(Port /*port*/, const Fd& /*event*/) { return false; }
-  virtual void unbind_port_doorbell(Port /*port*/, const Fd& /*event*/) {}
+  virtual bool bind_doorbell(const DoorbellPlace& /*place*/, const Fd& /*event*/) { return false; }
+  virtual void unbind_doorbell(const DoorbellPlace& /*place*/, const Fd& /*event*/) {}
   // Guests ring faster at a port than in memory.
   virtual bool prefers_port_doorbells() const { return false; }
 };

@@ -63,7 +63,7 @@ class DeviceHost {
   DeviceInterrupt& interrupt_;
   const std::vector<Fd> doorbells_;
   std::atomic<bool> is_move_posted_{false};  // so that a guest has one task posted at most
-  std::unique_ptr<ActiveState> active_;  // loop thread only
+  std::unique_ptr<ActiveState> active_;      // loop thread only
 };
 
 }  // namespace trapeze

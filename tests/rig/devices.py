@@ -33,7 +33,8 @@ SECTIONS = {
     "vsock": "--seconds 0.5",
 }
 SCRIPT = """
-/sbin/mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 /dev/ram0 && mkdir /disk && mount -t ext4 /dev/ram0 /disk || exit 1
+/sbin/mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 /dev/ram0 &&
+mkdir /disk && mount -t ext4 /dev/ram0 /disk || exit 1
 cd /repo && python3 bench/{section}.py trapeze --accel kvm --kit /kit --memory 256 --output $RESULTS/samples {options}
 """
 SECONDS = 600  # for what does not depend on the number of rounds: boots

@@ -110,17 +110,11 @@ class KvmVm final : public AccelVm {
     return {};
   }
 
-  bool bind_doorbell(Gpa gpa, const Fd& event) override {
-    return set_doorbell(gpa.raw(), event, 0);
+  bool bind_doorbell(const DoorbellPlace& place, const Fd& event) override {
+    return set_doorbell(place, event, 0);
   }
-  void unbind_doorbell(Gpa gpa, const Fd& event) override {
-    set_doorbell(gpa.raw(), event, KVM_IOEVENTFD_FLAG_DEASSIGN);
-  }
-  bool bind_port_doorbell(Port port, const Fd& event) override {
-    return set_doorbell(port.raw(), event, KVM_IOEVENTFD_FLAG_PIO);
-  }
-  void unbind_port_doorbell(Port port, const Fd& event) override {
-    set_doorbell(port.raw(), event, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
+  void unbind_doorbell(const DoorbellPlace& place, const Fd& event) override {
+    set_doorbell(place, event, KVM_IOEVENTFD_FLAG_DEASSIGN);
   }
   // AMD-V says port and width of an OUT, but for a store to memory KVM fetches and decodes the
   // instruction; VT-x has a shorter way for stores that nobody decodes (KVM_FAST_MMIO_BUS).
@@ -129,13 +123,14 @@ class KvmVm final : public AccelVm {
   }
 
  private:
-  bool set_doorbell(uint64_t address, const Fd& event, uint32_t flags) {
+  bool set_doorbell(const DoorbellPlace& place, const Fd& event, uint32_t flags) {
     if (!has_doorbells_) return false;
     kvm_ioeventfd request{};
-    request.addr = address;
+    request.addr = place.address;
     request.len = 0;  // any width
     request.fd = event.get();
     request.flags = flags;
+    if (place.space == DoorbellPlace::Space::Ports) request.flags |= KVM_IOEVENTFD_FLAG_PIO;
     return ::ioctl(vm_.get(), KVM_IOEVENTFD, &request) == 0;
   }
 

@@ -60,7 +60,7 @@ class TapBackend final : public NetBackend {
   EventLoop& loop_;
   NetInfo info_;
   std::vector<Queue> queues_;
-  std::unique_ptr<VhostNet> vhost_;  // before the taps that it uses are closed
+  std::unique_ptr<VhostNet> vhost_;        // before the taps that it uses are closed
   std::unique_ptr<LinkWatch> link_watch_;  // while the kernel works on the rings
   NetClient* client_ = nullptr;
   bool is_lost_ = false;

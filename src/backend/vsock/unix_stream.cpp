@@ -9,31 +9,34 @@
 
 namespace trapeze {
 
-UnixStream::~UnixStream() {
-  if (is_watched_) loop_.unwatch(socket_.get());
-}
-
 namespace {
+
+msghdr message_of(std::span<const iovec> parts) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(parts.data());
+  message.msg_iovlen = std::min<size_t>(parts.size(), IOV_MAX);
+  return message;
+}
 
 // Without the detour of a message where there is one part.
 ssize_t receive(int socket, std::span<const iovec> to) {
   if (to.size() == 1) return ::recv(socket, to[0].iov_base, to[0].iov_len, MSG_DONTWAIT);
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(to.data());
-  message.msg_iovlen = std::min<size_t>(to.size(), IOV_MAX);
+  msghdr message = message_of(to);
   return ::recvmsg(socket, &message, MSG_DONTWAIT);
 }
 
 ssize_t send(int socket, std::span<const iovec> from) {
   constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
   if (from.size() == 1) return ::send(socket, from[0].iov_base, from[0].iov_len, kFlags);
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(from.data());
-  message.msg_iovlen = std::min<size_t>(from.size(), IOV_MAX);
+  const msghdr message = message_of(from);
   return ::sendmsg(socket, &message, kFlags);
 }
 
 }  // namespace
+
+UnixStream::~UnixStream() {
+  if (is_watched_) loop_.unwatch(socket_.get());
+}
 
 VsockStream::Outcome UnixStream::read(std::span<const iovec> to) {
   for (;;) {

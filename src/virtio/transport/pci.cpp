@@ -29,10 +29,6 @@ constexpr bool is_in(uint64_t offset, uint64_t start, uint64_t bytes) {
   return offset >= start && offset - start < bytes;
 }
 
-Port port_of(Gpa bar, uint16_t queue) {
-  return Port(static_cast<uint16_t>(bar.raw() + uint64_t{queue} * virtio_pci::kNotifyMultiplier));
-}
-
 }  // namespace
 
 VirtioPci::VirtioPci(const PciDeviceConfig& config, VirtioDevice& device)
@@ -109,29 +105,19 @@ void VirtioPci::ring(uint64_t offset) {
 void VirtioPci::bar_placed(unsigned bar, std::optional<Gpa> address) {
   const unsigned doorbell_bar = has_port_doorbells_ ? virtio_pci::kPortBar : virtio_pci::kBar;
   if (bar != doorbell_bar || interrupts() == nullptr) return;
-  if (bound_at_) unbind_doorbells(*bound_at_);
+  for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
+    interrupts()->unbind_doorbell(doorbell_place(*bound_at_, queue), doorbell(queue));
+  }
   bound_at_ = address;
-  if (bound_at_) bind_doorbells(*bound_at_);
-}
-
-void VirtioPci::bind_doorbells(Gpa bar) {
-  for (uint16_t queue = 0; queue < queue_count(); ++queue) {
-    if (has_port_doorbells_) {
-      interrupts()->bind_port_doorbell(port_of(bar, queue), doorbell(queue));
-    } else {
-      interrupts()->bind_doorbell(bar + doorbell_offset(queue), doorbell(queue));
-    }
+  for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
+    interrupts()->bind_doorbell(doorbell_place(*bound_at_, queue), doorbell(queue));
   }
 }
 
-void VirtioPci::unbind_doorbells(Gpa bar) {
-  for (uint16_t queue = 0; queue < queue_count(); ++queue) {
-    if (has_port_doorbells_) {
-      interrupts()->unbind_port_doorbell(port_of(bar, queue), doorbell(queue));
-    } else {
-      interrupts()->unbind_doorbell(bar + doorbell_offset(queue), doorbell(queue));
-    }
-  }
+DoorbellPlace VirtioPci::doorbell_place(Gpa bar, uint16_t queue) const {
+  const uint64_t at_memory = bar.raw() + doorbell_offset(queue);
+  if (!has_port_doorbells_) return {DoorbellPlace::Space::Memory, at_memory};
+  return {DoorbellPlace::Space::Ports, at_memory - virtio_pci::kNotifyOffset};
 }
 
 // Common configuration ----------------------------------------------------------------------------

@@ -97,8 +97,7 @@ class VirtioPci final : public PciDevice, private DeviceInterrupt {
   VirtioPci(const PciDeviceConfig& config, VirtioDevice& device);
 
   void ring(uint64_t offset);
-  void bind_doorbells(Gpa bar);
-  void unbind_doorbells(Gpa bar);
+  DoorbellPlace doorbell_place(Gpa bar, uint16_t queue) const;
 
   // DeviceInterrupt.
   void queue_used(uint16_t queue) override;

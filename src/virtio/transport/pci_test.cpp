@@ -159,9 +159,8 @@ struct PortTest : PciTest {
 
 TEST_F(PortTest, doorbells_at_ports_are_bound_and_follow_the_bar) {
   const auto expected = [&](uint16_t first) {
-    return std::map<uint16_t, int>{
-        {first, port_bus.transport->doorbell(0).get()},
-        {static_cast<uint16_t>(first + 4), port_bus.transport->doorbell(1).get()}};
+    return std::map<uint64_t, int>{{first, port_bus.transport->doorbell(0).get()},
+                                   {first + uint64_t{4}, port_bus.transport->doorbell(1).get()}};
   };
   EXPECT_EQ(port_bus.interrupts.port_doorbells, expected(port()));
   EXPECT_TRUE(port_bus.interrupts.doorbells.empty());

@@ -33,24 +33,21 @@ class TestInterrupts final : public InterruptSink {
     return events == nullptr ? nullptr : std::make_unique<FakeMsiEvent>(*events);
   }
   FakeMsiEvent::Log* events = nullptr;  // null: there are none
-  bool bind_doorbell(Gpa gpa, const Fd& event) override {
-    doorbells[gpa.raw()] = event.get();
+  bool bind_doorbell(const DoorbellPlace& place, const Fd& event) override {
+    doorbells_in(place.space)[place.address] = event.get();
     return true;
   }
-  void unbind_doorbell(Gpa gpa, const Fd& event) override {
-    CHECK(doorbells[gpa.raw()] == event.get());
-    doorbells.erase(gpa.raw());
+  void unbind_doorbell(const DoorbellPlace& place, const Fd& event) override {
+    auto& there = doorbells_in(place.space);
+    CHECK(there[place.address] == event.get());
+    there.erase(place.address);
   }
-  std::map<uint64_t, int> doorbells;  // address to eventfd
-  bool bind_port_doorbell(Port port, const Fd& event) override {
-    port_doorbells[port.raw()] = event.get();
-    return true;
+  using Doorbells = std::map<uint64_t, int>;  // address to eventfd
+  Doorbells& doorbells_in(DoorbellPlace::Space space) {
+    return space == DoorbellPlace::Space::Ports ? port_doorbells : doorbells;
   }
-  void unbind_port_doorbell(Port port, const Fd& event) override {
-    CHECK(port_doorbells[port.raw()] == event.get());
-    port_doorbells.erase(port.raw());
-  }
-  std::map<uint16_t, int> port_doorbells;
+  Doorbells doorbells;
+  Doorbells port_doorbells;
 
   bool level() const {
     const std::lock_guard lock(mutex_);

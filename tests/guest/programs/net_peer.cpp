@@ -4,9 +4,9 @@
 //
 //   net_peer serve ADDRESS PORT                serves the orders below, TCP and UDP, for ever
 //   net_peer udp-serve PORT COUNT              echoes COUNT datagrams
-//   net_peer send ADDRESS PORT SECONDS [STREAMS [WARM-UP]]     to the server:    "send BYTES NANOSECONDS"
-//   net_peer receive ADDRESS PORT SECONDS [STREAMS [WARM-UP]]  from the server:  "receive BYTES NANOSECONDS"
-//       bytes that arrived in SECONDS, behind WARM-UP seconds and "begin"
+//   net_peer send|receive ADDRESS PORT SECONDS [STREAMS [WARM-UP]]    to or from the server:
+//       "send|receive BYTES NANOSECONDS", what arrived in SECONDS; before that, behind WARM-UP
+//       seconds of the same connections, "begin"
 //   net_peer ping ADDRESS PORT SECONDS         a byte there and back:  "ping COUNT NANOSECONDS"
 //   net_peer udp ADDRESS PORT COUNT BYTES      datagrams, each echoed: "udp COUNT LOST"
 #include <arpa/inet.h>

@@ -267,7 +267,8 @@ TEST(Live, doorbell_costs_no_exit_until_it_is_unbound) {
   const auto memory = make_memory(bytes_between(kick_begin, kick_end), {});
   Machine machine(*memory, Engine::KvmKernelChips);
   const Fd event(::eventfd(0, EFD_NONBLOCK));
-  ASSERT_TRUE(machine.vm->bind_doorbell(Gpa{0xe000'0000}, event));
+  const DoorbellPlace place{DoorbellPlace::Space::Memory, 0xe000'0000};
+  ASSERT_TRUE(machine.vm->bind_doorbell(place, event));
   ASSERT_TRUE(machine.vcpu->restore(start_state()));
   run_to_report(machine);
   uint64_t kicks = 0;
@@ -276,7 +277,7 @@ TEST(Live, doorbell_costs_no_exit_until_it_is_unbound) {
   EXPECT_EQ(machine.stat("exit.mmio"), 0U);
   EXPECT_EQ(machine.stat("exit.all"), 1U) << "the report";
 
-  machine.vm->unbind_doorbell(Gpa{0xe000'0000}, event);
+  machine.vm->unbind_doorbell(place, event);
   machine.sink.reports = 0;
   ASSERT_TRUE(machine.vcpu->restore(start_state()));
   run_to_report(machine);
