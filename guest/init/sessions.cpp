@@ -15,6 +15,7 @@
 #include "agent/protocol.h"
 #include "init/session.h"
 #include "init/system.h"
+#include "init/text_file.h"
 
 namespace trapeze::guest {
 namespace {
@@ -22,6 +23,17 @@ namespace {
 // The host's next step takes milliseconds; a session whose host has gone must not stay for ever.
 constexpr timeval kPatience{.tv_sec = 30, .tv_usec = 0};
 constexpr int kBacklog = 128;
+constexpr char kNoSessions[] = "trapeze.sessions=off";
+
+bool are_forbidden() {
+  char cmdline[4096];
+  read_text("/proc/cmdline", cmdline);
+  for (char* word = std::strtok(cmdline, " \n"); word != nullptr;
+       word = std::strtok(nullptr, " \n")) {
+    if (std::strcmp(word, kNoSessions) == 0) return true;
+  }
+  return false;
+}
 
 int listen_on(unsigned port, int flags, int backlog) {
   const int fd = ::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
@@ -137,7 +149,9 @@ int keep_only(int fd) {
 
 }  // namespace
 
-int open_session_listener() { return listen_on(agent::kSessionPort, SOCK_NONBLOCK, kBacklog); }
+int open_session_listener() {
+  return are_forbidden() ? -1 : listen_on(agent::kSessionPort, SOCK_NONBLOCK, kBacklog);
+}
 
 void accept_session(int listener) {
   const int fd = accept_host(listener);

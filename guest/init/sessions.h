@@ -4,7 +4,8 @@
 
 namespace trapeze::guest {
 
-// Listens for the host's connections. -1 when there is no vsock: then there are no further
+// Listens for the host's connections. -1 when there is no vsock, or with "trapeze.sessions=off" on
+// the kernel's command line, where any user of the host could connect: then there are no further
 // sessions.
 int open_session_listener();
 // Takes the connection that waits there. Returns at once, in the parent only.

@@ -11,6 +11,8 @@
 #include "arch/x86/layout.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "virtio/vsock/device.h"
+#include "virtio/vsock/served_device.h"
 #include "vm/accel_choice.h"
 
 namespace trapeze {
@@ -158,14 +160,36 @@ Result<void> VmBuilder::create_virtio() {
 }
 
 Result<void> VmBuilder::create_vsock() {
-  const bool has_sessions = !connections_.agent_socket.empty();
-  if (!config_.vsock && !has_sessions) return {};
+  if (!config_.vsock && connections_.agent_socket.empty()) return {};
+  const bool is_vhost = config_.vsock && config_.vsock->kind == VsockConfig::Kind::Vhost;
+  TRY(is_vhost ? create_vhost_vsock() : create_unix_vsock());
+  vm_->vsock_pci_ = TRY(VirtioPci::create_in(vm_->board_->pci(), "virtio-vsock", *vm_->vsock_,
+                                             *vm_->memory_, connections_.loop));
+  return {};
+}
+
+Result<void> VmBuilder::create_vhost_vsock() {
+  // A guest has one vsock, and whoever can connect to the agent's port is root there.
+  if (!connections_.agent_socket.empty()) {
+    return fail(
+        "--vsock vhost: trapeze exec needs the vsock of a machine with a name for itself; leave "
+        "--name and --detach out, or write --vsock PATH");
+  }
+  const uint64_t cid = config_.vsock->guest_cid;
+  auto service = VhostVsock::create(cid);
+  if (!service) return fail("--vsock vhost: {}", service.error().message);
+  vm_->vsock_service_ = std::move(*service);
+  vm_->vsock_ = std::make_unique<ServedVsockDevice>(cid, *vm_->vsock_service_, connections_.loop);
+  return {};
+}
+
+Result<void> VmBuilder::create_unix_vsock() {
   if (config_.vsock) {
     auto host = UnixHost::create(config_.vsock->path, connections_.loop);
     if (!host) return fail("--vsock {}", host.error().message);
     vm_->vsock_host_ = std::move(*host);
   }
-  if (has_sessions) {
+  if (!connections_.agent_socket.empty()) {
     vm_->agent_host_ = TRY(UnixHost::create(connections_.agent_socket, connections_.loop,
                                             UnixHost::Peers::OwnUserAndRoot));
   }
@@ -173,8 +197,6 @@ Result<void> VmBuilder::create_vsock() {
                                                   agent::kSessionPort);
   const uint64_t cid = config_.vsock ? config_.vsock->guest_cid : vsock::kFirstGuestCid;
   vm_->vsock_ = std::make_unique<VsockDevice>(cid, *vm_->vsock_hosts_, connections_.loop);
-  vm_->vsock_pci_ = TRY(VirtioPci::create_in(vm_->board_->pci(), "virtio-vsock", *vm_->vsock_,
-                                             *vm_->memory_, connections_.loop));
   return {};
 }
 

@@ -30,6 +30,8 @@ class VmBuilder {
   Result<void> create_machine();
   Result<void> create_virtio();
   Result<void> create_vsock();
+  Result<void> create_unix_vsock();
+  Result<void> create_vhost_vsock();
   Result<VcpuState> load_guest();
   Result<void> create_vcpus(const VcpuState& boot_state);
 

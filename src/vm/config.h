@@ -20,8 +20,11 @@
 
 namespace trapeze {
 
-// A virtio-vsock whose host side is unix sockets at this path (backend/vsock/unix_host.h).
 struct VsockConfig {
+  // What is on the host's side: unix sockets at `path` (backend/vsock/unix_host.h), or AF_VSOCK of
+  // the host's kernel (backend/vsock/vhost_vsock.h).
+  enum class Kind : uint8_t { Unix, Vhost };
+  Kind kind = Kind::Unix;
   std::string path;
   uint64_t guest_cid = vsock::kFirstGuestCid;
 };

@@ -21,6 +21,7 @@
 #include "accel/accel.h"
 #include "backend/vsock/split_host.h"
 #include "backend/vsock/unix_host.h"
+#include "backend/vsock/vhost_vsock.h"
 #include "base/event_loop.h"
 #include "memory/guest_memory.h"
 #include "virtio/balloon/device.h"
@@ -28,7 +29,6 @@
 #include "virtio/rng/device.h"
 #include "virtio/rng/host_entropy.h"
 #include "virtio/transport/pci.h"
-#include "virtio/vsock/device.h"
 #include "vm/board.h"
 #include "vm/disks.h"
 #include "vm/nets.h"
@@ -122,7 +122,8 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<UnixHost> vsock_host_;
   std::unique_ptr<UnixHost> agent_host_;
   std::unique_ptr<SplitHost> vsock_hosts_;
-  std::unique_ptr<VsockDevice> vsock_;
+  std::unique_ptr<VhostVsock> vsock_service_;
+  std::unique_ptr<VirtioDevice> vsock_;
   std::unique_ptr<VirtioPci> vsock_pci_;
   std::unique_ptr<Pmems> pmems_;
   std::unique_ptr<Disks> disks_;

@@ -1,4 +1,5 @@
-"""virtio-vsock over unix sockets, with the stock kernel's driver: Firecracker's CONNECT protocol.
+"""virtio-vsock with the stock kernel's driver: over unix sockets (Firecracker's CONNECT protocol), and with the
+host's AF_VSOCK where there is a /dev/vhost-vsock (tests/rig has one).
 
 Environment as for run_test.py, TRAPEZE_VSOCK_PEER (the program, see programs/), and
 TRAPEZE_TEST_OPTIONS (options of `trapeze run` besides).
@@ -43,11 +44,11 @@ class VsockCase(GuestCase):
         with open(PEER, "rb") as file:
             self.program = file.read()
 
-    def start(self, *arguments):
+    def start(self, *arguments, vsock=None):
         script = INSTALL.format(size=len(self.program), arguments=" ".join(map(str, arguments)))
         options = os.environ.get("TRAPEZE_TEST_OPTIONS", "").split()
         process = subprocess.Popen(
-            [PROGRAM, "run", "--vsock", self.path, *options, "--", "sh", "-c", script],
+            [PROGRAM, "run", "--vsock", vsock or self.path, *options, "--", "sh", "-c", script],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(process.stdin.close)
         self.addCleanup(process.stdout.close)
@@ -183,7 +184,8 @@ class Vsock(VsockCase):
             pass
         for option, word in ((self.path, "exists already"), ("/nowhere/v", "/nowhere/v"),
                              ("/tmp/" + "x" * 200, "107 bytes"), ("v,cid=2", "cid=2"),
-                             ("v,bogus", "bogus"), (",cid=5", "path")):
+                             ("v,bogus", "bogus"), (",cid=5", "path"), ("vhost,cid=2", "cid=2"),
+                             ("vhost,cid=4294967295", "4294967294"), ("vhost,bogus", "bogus")):
             with self.subTest(option):
                 outcome = trapeze("run", "--vsock", option, "--", "true")
                 self.expect_own_error(outcome, "--vsock", word)
@@ -193,6 +195,69 @@ class Vsock(VsockCase):
         stale.bind(self.path)
         stale.close()
         self.expect(trapeze("run", "--vsock", f"{self.path},cid=77", "--", "true"), 0, b"", "")
+
+
+VHOST = "/dev/vhost-vsock"
+HAS_VHOST = os.access(VHOST, os.R_OK | os.W_OK)
+
+
+class Vhost(VsockCase):
+    """The other side is the host's kernel."""
+
+    CID = 100_000 + os.getpid()
+
+    def start_with_vhost(self, *arguments):
+        return self.start(*arguments, vsock=f"vhost,cid={self.CID}")
+
+    @unittest.skipIf(os.path.exists(VHOST), f"there is a {VHOST}")
+    def test_host_without_the_module(self):
+        self.expect_own_error(trapeze("run", "--vsock", "vhost", "--", "true"), "--vsock vhost", VHOST,
+                              "modprobe vhost_vsock")
+
+    def test_machine_with_a_name_needs_its_vsock_for_sessions(self):
+        with tempfile.TemporaryDirectory() as runtime:
+            env = {**os.environ, "XDG_RUNTIME_DIR": runtime}
+            for options in (("--name", "one"), ("--detach",)):
+                outcome = trapeze("run", "--vsock", "vhost", *options, "--", "true", env=env)
+                self.expect_own_error(outcome, "--vsock vhost", "trapeze exec", "--vsock PATH")
+
+    @unittest.skipUnless(HAS_VHOST, f"there is no {VHOST}, or none for this user")
+    def test_guest_sends_its_stdin_and_gets_an_answer(self):
+        data = random.Random(3).randbytes(3 << 20)
+        with socket.socket(socket.AF_VSOCK) as listener:
+            listener.settimeout(LIMIT)
+            listener.bind((socket.VMADDR_CID_ANY, PORT))
+            listener.listen()
+            process = self.start_with_vhost("call", PORT)
+            process.stdin.write(data)
+            process.stdin.close()
+            connection, (cid, _) = listener.accept()
+        with connection:
+            received = b""
+            while part := connection.recv(1 << 16):
+                received += part
+            connection.sendall(b"got %d\n" % len(received))
+        self.assertEqual(process.stdout.read(), b"got %d\n" % len(data))
+        self.assertEqual((process.wait(timeout=LIMIT), cid), (0, self.CID))
+        self.assertTrue(received == data)
+
+    @unittest.skipUnless(HAS_VHOST, f"there is no {VHOST}, or none for this user")
+    def test_host_connects_and_its_cid_is_taken(self):
+        process = self.start_with_vhost("echo", PORT, 1)
+        self.assertEqual(process.stdout.readline(), b"listening\n")
+        outcome = trapeze("run", "--vsock", f"vhost,cid={self.CID}", "--", "true")
+        self.expect_own_error(outcome, f"CID {self.CID}", "another machine", "cid=N")
+        with socket.socket(socket.AF_VSOCK) as connection:
+            connection.settimeout(LIMIT)
+            connection.connect((self.CID, PORT))
+            for size in (1, 100, 100_000):
+                data = random.Random(size).randbytes(size)
+                connection.sendall(data)
+                received = b""
+                while len(received) < size:
+                    received += connection.recv(size)
+                self.assertTrue(received == data)
+        self.assertEqual(process.wait(timeout=LIMIT), 0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import rig
 TRAPEZE = os.environ.get("TRAPEZE", "build/trapeze")
 LIVE = os.environ.get("TRAPEZE_KVM_LIVE", "build/tests/rig/live/kvm_live")
 IMAGES = os.environ.get("TRAPEZE_IMAGES", "build/tests/images")
+PEER = os.environ.get("TRAPEZE_VSOCK_PEER", "build/tests/guest/vsock_peer")
 OWN_ERROR = 125
 
 # One guest's worth of work whose output says what the guest is, and nothing of the time.
@@ -51,10 +52,10 @@ def case(name, command):
             f"echo $? >$RESULTS/{name}.status\n")
 
 
-def run(name, options, command, accel="kvm"):
+def run(name, options, command, accel="kvm", stdin="/dev/null"):
     quoted = command.replace("'", "'\\''")
     return case(name, f"trapeze run --accel {accel} --timeout $GUEST_SECONDS --stats {options} "
-                f"-- sh -c '{quoted}'")
+                f"-- sh -c '{quoted}' <{stdin}")
 
 
 class Memory:
@@ -89,8 +90,9 @@ class Memory:
 
 def boot(script, limit_s, programs=(), **options):
     host = rig.Rig()
-    for path in programs:
-        host.add_program(os.path.realpath(path), path)
+    for program in programs:
+        path, target = program if isinstance(program, tuple) else (program, program)
+        host.add_program(os.path.realpath(path), target)
     host.add_program(TRAPEZE, "/usr/bin/trapeze")
     host.add_program(LIVE, "/usr/bin/kvm_live")
     host.add_kit()
@@ -215,11 +217,20 @@ for irqchip_kind in ("kernel", "split"):
 
 
 class Vhost(unittest.TestCase):
-    """A card on a tap of the rig, whose frames the rig's kernel moves."""
+    """A card on a tap of the rig, whose frames the rig's kernel moves, and a vsock, whose packets it moves."""
 
     # Both ways through the same connection's worth of bytes, and the sums of what came.
     GUEST = ("wget -q -O /tmp/down http://10.77.0.1:8080/down && sha256sum </tmp/down && "
              "nc 10.77.0.1 5000 </tmp/down && ip link show eth0 >/dev/null && echo sent")
+    # The program comes on stdin. Both ways at the same time: once the guest connects, once the host.
+    SOCKETS = ("cat >/tmp/peer; chmod +x /tmp/peer; head -c 2000003 /dev/urandom >/tmp/up; sha256sum </tmp/up; "
+               "/tmp/peer call 5000 </tmp/up | sha256sum; /tmp/peer answer 6000 </tmp/up | sha256sum")
+    HOST = ("vsock_peer answer 5000 </www/down | sha256sum >$RESULTS/answered\n"
+            + case("agent", "vsock_peer call 1000 77 </dev/null")
+            + case("taken", "trapeze run --vsock vhost,cid=77 -- true")
+            + case("named", "trapeze run --vsock vhost,cid=78 --name n -- true")
+            + "until vsock_peer call 6000 77 </www/down >/tmp/called; do sleep 0.2; done\n"
+            "sha256sum </tmp/called >$RESULTS/called\n")
     WATCHER = "echo up; until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; echo down"
 
     @classmethod
@@ -230,13 +241,15 @@ class Vhost(unittest.TestCase):
                   "sha256sum </www/down >$RESULTS/sum; sleep 1000 | nc -l -p 5000 | sha256sum >$RESULTS/sent &\n"
                   "(until ps | grep '[[]vhost-' >$RESULTS/thread; do sleep 0.2; done) &\n")
         script += run("tap", "--verbose --net tap=tap0,ip=10.77.0.2/24", cls.GUEST)
+        script += f"({cls.HOST}) &\n"
+        script += run("vsock", "--vsock vhost,cid=77", cls.SOCKETS, stdin="/usr/bin/vsock_peer")
         script += case("doctor", "trapeze doctor --json")
-        script += "for i in $(seq 1 50); do [ -s $RESULTS/sent ] && break; sleep 0.2; done\n"
+        script += "for i in $(seq 1 50); do [ -s $RESULTS/sent -a -s $RESULTS/called ] && break; sleep 0.2; done\n"
         # By its path: the shell's own knows no taps.
         script += ("tunctl -t tap1; ip link set tap1 up\n"
                    "(until grep up $RESULTS/gone.out; do sleep 0.2; done; /sbin/ip link del tap1) >&2 &\n")
         script += run("gone", "--net tap=tap1,ip=10.78.0.2/24", cls.WATCHER)
-        cls.result = boot(script, 150, programs=["/sbin/ip"], modules=rig.VHOST_MODULES)
+        cls.result = boot(script, 220, programs=["/sbin/ip", (PEER, "/usr/bin/vsock_peer")], modules=rig.VHOST_MODULES)
 
     def test_data_comes_whole_in_both_directions(self):
         tap, total = Case(self.result, "tap"), self.result.files["sum"]
@@ -252,8 +265,29 @@ class Vhost(unittest.TestCase):
         self.assertEqual((gone.status, gone.out), (0, b"up\ndown\n"), gone)
         self.assertIn("the interface tap1 is gone", gone.err)
 
+    def test_sockets_bring_data_whole_in_both_directions(self):
+        vsock, down = Case(self.result, "vsock"), self.result.files["sum"]
+        self.assertEqual(vsock.status, 0, vsock)
+        up, *arrived = vsock.out.splitlines(keepends=True)
+        self.assertEqual(arrived, [down, down], vsock)
+        for name in ("answered", "called"):
+            self.assertEqual(self.result.files[name], up, vsock)
+
+    def test_agent_cannot_be_reached_by_sockets(self):
+        agent = Case(self.result, "agent")
+        self.assertEqual(agent.status, 1, agent)
+        self.assertIn("connect: Connection reset", agent.err)
+
+    def test_cid_of_another_machine_is_refused(self):
+        for name, word in (("taken", "another machine of this host has CID 77; choose another one with cid=N"),
+                           ("named", "trapeze exec needs the vsock")):
+            refused = Case(self.result, name)
+            self.assertEqual(refused.status, OWN_ERROR, refused)
+            self.assertIn(word, refused.err)
+
     def test_doctor_finds_the_device(self):
         facts = json.loads(Case(self.result, "doctor").out)
+        self.assertEqual(facts["checks"]["vhost_vsock"]["state"], "good")
         self.assertEqual(facts["checks"]["vhost_net"]["state"], "good")
         self.assertEqual(facts["checks"]["tun"]["state"], "good")
 

@@ -136,8 +136,12 @@ Result<DiskConfig> parse_disk_option(const std::string& text) {
 Result<VsockConfig> parse_vsock_option(const std::string& text) {
   const auto words = split_words(text);
   VsockConfig config;
-  config.path = words.front();
-  if (config.path.empty()) return fail("--vsock {}: there is no path", text);
+  if (words.front() == "vhost") {
+    config.kind = VsockConfig::Kind::Vhost;
+  } else {
+    config.path = words.front();
+    if (config.path.empty()) return fail("--vsock {}: there is no path", text);
+  }
   for (size_t i = 1; i < words.size(); ++i) {
     if (!words[i].starts_with("cid="))
       return fail("--vsock {}: {}: only cid=N is known", text, words[i]);

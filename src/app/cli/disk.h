@@ -27,7 +27,7 @@ inline constexpr const char* kRootfsHelp =
 // Checks the text, not the host.
 Result<DiskConfig> parse_disk_option(const std::string& text);
 
-// --vsock PATH[,cid=N]
+// --vsock PATH[,cid=N] or --vsock vhost[,cid=N]
 Result<VsockConfig> parse_vsock_option(const std::string& text);
 
 // One of the two.

@@ -106,7 +106,9 @@ RunCommand::RunCommand(CLI::App& app) {
       "--vsock", vsock_,
       "Sockets between guest and host (virtio-vsock): PATH[,cid=N]. A program on the host "
       "connects to the unix socket PATH and writes CONNECT PORT; the guest's connections "
-      "to port P of CID 2 go to the unix socket PATH_P (default CID of the guest: 3)");
+      "to port P of CID 2 go to the unix socket PATH_P (default CID of the guest: 3). Or "
+      "vhost[,cid=N]: AF_VSOCK on the host, too, by its kernel (/dev/vhost-vsock); each machine "
+      "needs a CID of its own (a socket of that name: ./vhost)");
   app.add_option("--pmem", pmems_,
                  "A file of the host as memory of the guest, /dev/pmem0 and so on: FILE[,ro], any "
                  "number of times; its size is a multiple of 2 MiB. For file systems mounted with "
@@ -272,7 +274,12 @@ Result<void> RunCommand::choose_guest(RunConfig& config, bool wants_agent) {
 Result<void> RunCommand::choose_disks(RunConfig& config, bool wants_agent) {
   config.vm.io_threads = io_threads_;
   for (const auto& text : pmems_) config.vm.pmems.push_back(TRY(parse_pmem_option(text)));
-  if (!vsock_.empty()) config.vm.vsock = TRY(parse_vsock_option(vsock_));
+  if (!vsock_.empty()) {
+    config.vm.vsock = TRY(parse_vsock_option(vsock_));
+    // Any user of the host can connect to the guest's ports then.
+    const bool is_open = config.vm.vsock->kind == VsockConfig::Kind::Vhost;
+    if (is_open && wants_agent) config.vm.linux_cmdline += " trapeze.sessions=off";
+  }
   if (!rootfs_.empty()) {
     auto root = TRY(parse_rootfs_option(rootfs_));
     config.vm.linux_cmdline += " " + (wants_agent ? root.init_arguments : root.kernel_arguments);

@@ -38,7 +38,7 @@ class TapBackend final : public NetBackend {
   Sent send(uint16_t pair, std::span<const Frame> frames) override;
   Received receive(uint16_t pair, Frame room) override;
   void want(uint16_t pair, bool receiving, bool sending) override;
-  NetRings* rings() override { return vhost_.get(); }
+  RingService* rings() override { return vhost_.get(); }
 
  private:
   struct Queue {

@@ -21,7 +21,7 @@ struct Told {
 // The fake is a plain function, so what it was told is global. One test at a time.
 std::vector<Told> told;             // NOLINT
 unsigned long refused_request = 0;  // NOLINT
-constexpr uint64_t kFeatures = (uint64_t{1} << 32) | (1U << 15) | (1U << 29);
+constexpr uint64_t kFeatures = (uint64_t{1} << 32) | (1U << 15) | (1U << 28) | (1U << 29);
 
 int fake_ioctl(int, unsigned long request, void* argument) {
   if (request == refused_request) {
@@ -44,8 +44,8 @@ struct VhostTest : ::testing::Test {
     vhost = std::move(VhostNet::create({&tap}, "/dev/null", fake_ioctl)).value();
     told.clear();
   }
-  std::vector<NetRing> rings() {
-    std::vector<NetRing> result;
+  std::vector<ServedRing> rings() {
+    std::vector<ServedRing> result;
     for (uint16_t queue = 0; queue < 2; ++queue) {
       result.push_back({.queue = queue,
                         .size = 256,
@@ -73,7 +73,7 @@ struct VhostTest : ::testing::Test {
 };
 
 TEST_F(VhostTest, rings_are_set_up_before_the_tap_is_joined) {
-  const std::array<NetMemoryRange, 1> ram{NetMemoryRange{0, 4096, memory.data()}};
+  const std::array<ServedMemory, 1> ram{ServedMemory{0, 4096, memory.data()}};
   ASSERT_TRUE(vhost->start(kFeatures | 1, ram, rings()).has_value());
   EXPECT_EQ(told[0].request, VHOST_SET_FEATURES);
   EXPECT_EQ(told[0].words[0], kFeatures);  // only what it knows

@@ -17,7 +17,7 @@
 
 namespace trapeze {
 
-class NetRings;
+class RingService;
 
 // The device.
 class NetClient {
@@ -65,9 +65,9 @@ class NetBackend {
   virtual Received receive(uint16_t pair, Frame room) = 0;
   // For which of them net_ready() shall be called when they can go on. At first: neither.
   virtual void want(uint16_t pair, bool receiving, bool sending) = 0;
-  // Not null: it works on the rings itself (virtio/net/rings.h), and none of send(), receive() and
-  // want() is called while it does.
-  virtual NetRings* rings() { return nullptr; }
+  // Not null: it works on the rings itself (virtio/ring_service.h), and none of send(), receive()
+  // and want() is called while it does.
+  virtual RingService* rings() { return nullptr; }
 };
 
 }  // namespace trapeze

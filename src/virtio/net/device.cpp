@@ -50,7 +50,8 @@ NetDevice::NetDevice(const NetDeviceConfig& config, NetBackend& backend, EventLo
       queue_sizes_(queue_sizes_of(pair_count_)),
       features_(features_of(backend.info())),
       send_limiter_(config.send_limits, clock.monotonic_ns()),
-      receive_limiter_(config.receive_limits, clock.monotonic_ns()) {
+      receive_limiter_(config.receive_limits, clock.monotonic_ns()),
+      rings_(backend.info().name, loop) {
   CHECK(pair_count_ >= 1 && pair_count_ <= NetDeviceConfig::kMaxPairs);
   for (uint16_t i = 0; i < pair_count_; ++i) {
     pairs_.push_back(
@@ -116,8 +117,18 @@ void NetDevice::activate(ActiveState& state) {
   use_pairs(pairs);
 }
 
+void NetDevice::start_rings() {
+  RingService* service = backend_.rings();
+  if (service == nullptr || !has_link_) return;
+  std::vector<uint16_t> queues;
+  for (uint16_t number = 0; number < pair_count_ * 2; ++number) {
+    if (number != control_queue()) queues.push_back(number);
+  }
+  rings_.start(*service, *active_, queues, net::kFeatureMergeableBuffers);
+}
+
 void NetDevice::reset() {
-  stop_rings();
+  rings_.stop();
   for (auto& timer : throttle_timers_) {
     if (timer) loop_.cancel_timer(*timer);
     timer.reset();
@@ -136,7 +147,7 @@ void NetDevice::reset() {
 }
 
 NetState NetDevice::save() {
-  stop_rings();
+  rings_.stop();
   for (uint16_t i = 0; active_ != nullptr && i < pair_count_; ++i) {
     VirtQueue* queue = active_->queue(net::receive_queue(i));
     if (queue != nullptr) pairs_[i]->receiver.give_back(*queue);
@@ -151,7 +162,7 @@ NetState NetDevice::save() {
 }
 
 void NetDevice::resume() {
-  if (active_ != nullptr && calls_.empty()) start_rings();
+  if (active_ != nullptr && !rings_.are_served()) start_rings();
 }
 
 void NetDevice::restore(const NetState& state) {
@@ -168,7 +179,7 @@ void NetDevice::restore(const NetState& state) {
 bool NetDevice::on_kick(uint16_t index) {
   if (active_ == nullptr || active_->queue(index) == nullptr) return false;
   if (index == control_queue()) return serve_control(index);
-  if (!calls_.empty()) return false;  // a kick of ours, for the other one
+  if (rings_.are_served()) return false;  // a kick of ours, for the other one
   const auto pair = static_cast<uint16_t>(index / 2);
   if (!is_in_use(pair)) return false;
   if (index == net::transmit_queue(pair)) return serve_send(pair);
@@ -210,7 +221,8 @@ void NetDevice::serve_receive(uint16_t index) {
 }
 
 void NetDevice::net_ready(uint16_t index, bool can_receive, bool can_send) {
-  if (active_ == nullptr || index >= pair_count_ || !is_in_use(index) || !calls_.empty()) return;
+  if (active_ == nullptr || index >= pair_count_ || !is_in_use(index) || rings_.are_served())
+    return;
   if (can_send && pairs_[index]->wants_send) {
     want(index, pairs_[index]->wants_receive, false);
     if (serve_send(index)) active_->kick_again(net::transmit_queue(index));
@@ -245,7 +257,7 @@ void NetDevice::throttle(Direction direction, uint16_t index, uint64_t wait_ns) 
 // The card stays, its cable is gone: the guest sees it in the status, what it sends is dropped.
 void NetDevice::lose_link() {
   if (!has_link_) return;
-  stop_rings();
+  rings_.stop();
   for (uint16_t i = 0; i < pair_count_; ++i) want(i, false, false);
   has_link_ = false;
   set_status(static_cast<uint16_t>(status_.load(std::memory_order_relaxed) & ~net::kStatusLinkUp));

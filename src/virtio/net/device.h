@@ -15,16 +15,15 @@
 
 #include "base/clock.h"
 #include "base/event_loop.h"
-#include "base/log.h"
 #include "virtio/device.h"
 #include "virtio/net/backend.h"
 #include "virtio/net/metrics.h"
 #include "virtio/net/protocol.h"
 #include "virtio/net/receiver.h"
-#include "virtio/net/rings.h"
 #include "virtio/net/sender.h"
 #include "virtio/net/state.h"
 #include "virtio/rate_limiter.h"
+#include "virtio/served_rings.h"
 
 namespace trapeze {
 
@@ -50,7 +49,7 @@ class NetDevice final : public VirtioDevice, private NetClient {
 
   void activate(ActiveState& state) override;
   [[nodiscard]] bool on_kick(uint16_t queue) override;
-  void interrupts_moved() override;
+  void interrupts_moved() override { rings_.interrupts_moved(); }
   void reset() override;
 
   const NetMetrics& metrics() const { return metrics_; }
@@ -91,12 +90,7 @@ class NetDevice final : public VirtioDevice, private NetClient {
   void throttle(Direction direction, uint16_t pair, uint64_t wait_ns);
   void lose_link();
 
-  // Where the back end works on the rings itself (ring_service.cpp).
   void start_rings();
-  void stop_rings();
-  NetRing ring_of(uint16_t number, VirtQueue& queue);
-  struct Call;
-  const Fd& interrupt_of(const Call& call);
 
   // The control queue (control.cpp).
   bool serve_control(uint16_t index);
@@ -129,15 +123,8 @@ class NetDevice final : public VirtioDevice, private NetClient {
   uint64_t guest_offloads_ = 0;
   std::optional<NetState> restored_;  // from restore() to activate()
   Chain control_chain_;
-  // While rings are served by the back end: for each such queue, what is written for an interrupt
-  // where the transport lends nothing.
-  struct Call {
-    uint16_t queue = 0;
-    Fd event;
-  };
-  std::vector<Call> calls_;
+  ServedRings rings_;  // while the back end works on them itself
   NetMetrics metrics_;
-  LogLimiter log_limiter_;
 };
 
 }  // namespace trapeze

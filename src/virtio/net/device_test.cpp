@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 
+#include "virtio/fake_ring_service.h"
 #include "virtio/net/fake_backend.h"
 #include "virtio/queue/test_driver.h"
 
@@ -449,30 +450,6 @@ TEST_F(NetTest, offloads_of_the_guest_reach_the_backend) {
 
 // Rings that the back end works on ----------------------------------------------------------------
 
-struct FakeRings final : NetRings {
-  uint64_t features() const override { return ~uint64_t{0}; }
-  Result<void> start(uint64_t, std::span<const NetMemoryRange> memory,
-                     std::span<const NetRing> wanted) override {
-    if (is_refusing) return fail("refused");
-    ranges = memory.size();
-    running.assign(wanted.begin(), wanted.end());
-    return {};
-  }
-  Result<void> set_call(uint16_t queue, const Fd& call) override {
-    if (is_refusing) return fail("refused");
-    running[queue].call = &call;
-    return {};
-  }
-  uint16_t stop(uint16_t queue) override {
-    stopped.push_back(queue);
-    return 9;
-  }
-  bool is_refusing = false;
-  size_t ranges = 0;
-  std::vector<NetRing> running;
-  std::vector<uint16_t> stopped;
-};
-
 struct NetRingsTest : NetTest {
   void start_with_rings(uint16_t pairs = 1, uint64_t features = kMergeable) {
     NetTest::start(features, pairs);
@@ -485,7 +462,7 @@ struct NetRingsTest : NetTest {
     };
     device->activate(*active);
   }
-  FakeRings service;  // TearDown() ends its users
+  FakeRingService service;  // TearDown() ends its users
   std::vector<uint16_t> taken;
   Fd doorbell{1234};  // a number only
 };

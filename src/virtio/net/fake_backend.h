@@ -69,7 +69,7 @@ class FakeNetBackend final : public NetBackend {
     wanted[pair] = {receiving, sending};
   }
 
-  NetRings* rings() override { return ring_service; }
+  RingService* rings() override { return ring_service; }
 
   // A frame for the guest: a zero header and `text`.
   void arrive(const std::string& text, uint16_t pair = 0) {
@@ -81,7 +81,7 @@ class FakeNetBackend final : public NetBackend {
   void set_mtu(uint16_t mtu) { info_.mtu = mtu; }
 
   NetClient* client = nullptr;
-  NetRings* ring_service = nullptr;
+  RingService* ring_service = nullptr;
   std::vector<Wanted> wanted;
   std::vector<std::deque<std::string>> queued;
   std::vector<std::string> sent;  // with headers

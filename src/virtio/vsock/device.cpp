@@ -46,7 +46,7 @@ void VsockDevice::read_config(uint32_t offset, std::span<std::byte> to) {
 
 void VsockDevice::activate(ActiveState& state) {
   active_ = &state;
-  if (must_tell_reset_) tell_reset();
+  transport_reset_.tell(state);
 }
 
 void VsockDevice::reset() {
@@ -59,7 +59,7 @@ void VsockDevice::reset() {
 
 void VsockDevice::restore(const VsockState& state) {
   guest_cid_ = state.guest_cid;
-  must_tell_reset_ = true;
+  transport_reset_.order();  // connections of before are gone
 }
 
 bool VsockDevice::on_kick(uint16_t queue) {
@@ -72,22 +72,8 @@ bool VsockDevice::on_kick(uint16_t queue) {
     return has_more;
   }
   if (queue == vsock::kReceiveQueue) return serve_receive();
-  if (must_tell_reset_) tell_reset();
+  transport_reset_.tell(*active_);
   return false;
-}
-
-// Connections of before a restore are gone.
-void VsockDevice::tell_reset() {
-  VirtQueue* queue = active_->queue(vsock::kEventQueue);
-  if (queue == nullptr) return;
-  while (!queue->pop(chain_)) {
-    if (!queue->allow_kicks()) return;
-  }
-  ChainWriter writer(chain_);
-  writer.write_value(vsock::kEventTransportReset);
-  queue->push_used(chain_, writer.position());
-  must_tell_reset_ = false;
-  active_->notify_used(vsock::kEventQueue);
 }
 
 // Guest to host -----------------------------------------------------------------------------------

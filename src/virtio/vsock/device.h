@@ -18,6 +18,7 @@
 #include "virtio/vsock/host.h"
 #include "virtio/vsock/metrics.h"
 #include "virtio/vsock/state.h"
+#include "virtio/vsock/transport_reset.h"
 
 namespace trapeze {
 
@@ -73,7 +74,6 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   uint16_t fill(uint16_t count, VirtQueue& queue);
   void put_in_line(VsockConnection& connection);
   bool next_packet(vsock::Header& header, std::span<const iovec> room);
-  void tell_reset();
 
   // VsockGuest.
   void host_connects(uint32_t guest_port, std::unique_ptr<VsockStream> stream) override;
@@ -107,7 +107,7 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   std::deque<VsockConnection*> ready_;  // have a packet; each once, served in turn
   std::deque<VsockKey> loose_resets_;
   uint32_t next_host_port_ = 1U << 30;
-  bool must_tell_reset_ = false;
+  TransportReset transport_reset_;
   VsockMetrics metrics_;
 };
 

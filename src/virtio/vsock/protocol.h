@@ -10,6 +10,9 @@ inline constexpr uint16_t kReceiveQueue = 0;  // host to guest
 inline constexpr uint16_t kTransmitQueue = 1;
 inline constexpr uint16_t kEventQueue = 2;
 
+// Sockets that keep the borders of messages (§5.10.3).
+inline constexpr uint64_t kFeatureSeqpacket = uint64_t{1} << 1;
+
 inline constexpr uint64_t kHostCid = 2;
 inline constexpr uint64_t kFirstGuestCid = 3;
 inline constexpr uint64_t kMaxGuestCid = 0xffff'fffe;  // the upper 32 bits are reserved (§5.10.4)

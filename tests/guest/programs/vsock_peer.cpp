@@ -1,12 +1,15 @@
-// The guest's side of the vsock tests.
+// The guest's side of the vsock tests, and the host's where that has AF_VSOCK, too.
 //
 //   vsock_peer echo PORT COUNT   says "listening", echoes on COUNT connections, then ends
-//   vsock_peer call PORT         sends stdin to that port of the host and prints what comes back
+//   vsock_peer call PORT [CID]   sends stdin to that port (of the host unless told) and prints what
+//                                comes back, both at the same time
+//   vsock_peer answer PORT       the same with whoever connects first
 //   vsock_peer storm PORT COUNT  opens COUNT connections to the host at once, sends a line on each
 //                                and wants it back; prints how many were right
 #include <linux/vm_sockets.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,9 +31,9 @@ sockaddr_vm address_of(unsigned cid, unsigned port) {
   return address;
 }
 
-int connect_to_host(unsigned port) {
+int connect_to(unsigned cid, unsigned port) {
   const int fd = open_socket();
-  const sockaddr_vm address = address_of(VMADDR_CID_HOST, port);
+  const sockaddr_vm address = address_of(cid, port);
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
   std::perror("connect");
   std::exit(1);
@@ -47,14 +50,19 @@ bool write_all(int fd, const char* data, size_t size) {
   return true;
 }
 
-int echo(unsigned port, int count) {
+int listen_on(unsigned port) {
   const int listener = open_socket();
   const sockaddr_vm address = address_of(VMADDR_CID_ANY, port);
-  if (::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      ::listen(listener, 1024) != 0) {
-    std::perror("listen");
-    return 1;
+  if (::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
+      ::listen(listener, 1024) == 0) {
+    return listener;
   }
+  std::perror("listen");
+  std::exit(1);
+}
+
+int echo(unsigned port, int count) {
+  const int listener = listen_on(port);
   std::puts("listening");
   std::fflush(stdout);
   std::vector<pollfd> polled{{listener, POLLIN, 0}};
@@ -76,23 +84,31 @@ int echo(unsigned port, int count) {
   return 0;
 }
 
-int call(unsigned port) {
-  const int fd = connect_to_host(port);
+bool copy(int from, int to) {
   static char buffer[64 * 1024];
   ssize_t got = 0;
-  while ((got = ::read(STDIN_FILENO, buffer, sizeof(buffer))) > 0) {
-    if (!write_all(fd, buffer, static_cast<size_t>(got))) return 1;
+  while ((got = ::read(from, buffer, sizeof(buffer))) > 0) {
+    if (!write_all(to, buffer, static_cast<size_t>(got))) return false;
   }
-  ::shutdown(fd, SHUT_WR);
-  while ((got = ::read(fd, buffer, sizeof(buffer))) > 0) {
-    if (!write_all(STDOUT_FILENO, buffer, static_cast<size_t>(got))) return 1;
+  return got == 0;
+}
+
+int exchange(int fd) {
+  const pid_t sender = ::fork();
+  if (sender == 0) {
+    const bool is_sent = copy(STDIN_FILENO, fd);
+    ::shutdown(fd, SHUT_WR);
+    std::_Exit(is_sent ? 0 : 1);
   }
-  return got == 0 ? 0 : 1;
+  const bool has_come = copy(fd, STDOUT_FILENO);
+  int status = 1;
+  ::waitpid(sender, &status, 0);
+  return has_come && status == 0 ? 0 : 1;
 }
 
 int storm(unsigned port, int count) {
   std::vector<int> fds;
-  for (int i = 0; i < count; ++i) fds.push_back(connect_to_host(port));
+  for (int i = 0; i < count; ++i) fds.push_back(connect_to(VMADDR_CID_HOST, port));
   int right = 0;
   for (int i = 0; i < count; ++i) {
     const std::string line = "line " + std::to_string(i) + "\n";
@@ -117,8 +133,14 @@ int main(int argc, char** argv) {
   const std::string verb = argc > 2 ? argv[1] : "";
   const auto port = static_cast<unsigned>(argc > 2 ? std::atoi(argv[2]) : 0);
   if (verb == "echo" && argc == 4) return echo(port, std::atoi(argv[3]));
-  if (verb == "call" && argc == 3) return call(port);
+  if (verb == "call" && (argc == 3 || argc == 4)) {
+    const auto cid = argc == 4 ? static_cast<unsigned>(std::atoi(argv[3])) : VMADDR_CID_HOST;
+    return exchange(connect_to(cid, port));
+  }
+  if (verb == "answer" && argc == 3) return exchange(::accept(listen_on(port), nullptr, nullptr));
   if (verb == "storm" && argc == 4) return storm(port, std::atoi(argv[3]));
-  std::fputs("usage: vsock_peer echo PORT COUNT | call PORT | storm PORT COUNT\n", stderr);
+  std::fputs(
+      "usage: vsock_peer echo PORT COUNT | call PORT [CID] | answer PORT | storm PORT COUNT\n",
+      stderr);
   return 2;
 }

@@ -1,20 +1,12 @@
-// NetDevice over a back end that works on the rings itself.
+#include "virtio/served_rings.h"
+
 #include <sys/eventfd.h>
 
-#include "base/log.h"
-#include "virtio/net/device.h"
 #include "virtio/queue/split_ring.h"
 
 namespace trapeze {
-namespace {
 
-// What whoever works on rings and frames has to know.
-constexpr uint64_t kRingFeatures =
-    kFeatureVersion1 | kFeatureEventIdx | kFeatureIndirectDesc | net::kFeatureMergeableBuffers;
-
-}  // namespace
-
-NetRing NetDevice::ring_of(uint16_t number, VirtQueue& queue) {
+ServedRing ServedRings::ring_of(uint16_t number, VirtQueue& queue) const {
   const QueueState state = queue.save();
   const uint16_t size = state.config.size;
   // VirtQueue has checked that they lie in RAM.
@@ -26,34 +18,39 @@ NetRing NetDevice::ring_of(uint16_t number, VirtQueue& queue) {
           .used = active_->memory.host(state.config.used, split_ring::used_bytes(size))};
 }
 
-// A failure is one of the host, which could do it when the machine was built.
-void NetDevice::start_rings() {
-  NetRings* service = backend_.rings();
-  if (service == nullptr || !has_link_ || !active_->take_doorbell) return;
-  std::vector<NetMemoryRange> memory;
-  for (const GpaRange& range : active_->memory.ram()) {
-    memory.push_back({range.start.raw(), range.size, active_->memory.host(range.start, 1)});
+void ServedRings::start(RingService& service, ActiveState& active, std::span<const uint16_t> queues,
+                        uint64_t more) {
+  if (!active.take_doorbell) return;
+  service_ = &service;
+  active_ = &active;
+  std::vector<ServedMemory> memory;
+  for (const GpaRange& range : active.memory.ram()) {
+    memory.push_back({range.start.raw(), range.size, active.memory.host(range.start, 1)});
   }
-  std::vector<NetRing> rings;
+  std::vector<ServedRing> rings;
   std::vector<Call> calls;
-  for (uint16_t number = 0; number < pair_count_ * 2; ++number) {
-    VirtQueue* queue = active_->queue(number);
-    if (queue == nullptr || queue->is_broken() || number == control_queue()) continue;
+  for (const uint16_t number : queues) {
+    VirtQueue* queue = active.queue(number);
+    if (queue == nullptr || queue->is_broken()) continue;
     calls.push_back({number, Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))});
     rings.push_back(ring_of(number, *queue));
   }
   if (rings.empty()) return;
   for (size_t i = 0; i < rings.size(); ++i) {
     rings[i].call = &interrupt_of(calls[i]);
-    rings[i].kick = &active_->take_doorbell(rings[i].queue);
+    rings[i].kick = &active.take_doorbell(rings[i].queue);
   }
-  const auto started = service->start(active_->features & kRingFeatures, memory, rings);
+  const auto started = service.start(active.features & (kTransportFeatures | more), memory, rings);
   if (!started) {
-    log(LogLevel::Warning, "{}: {}", backend_.info().name, started.error().message);
-    active_->interrupt.needs_reset();
+    log(LogLevel::Warning, "{}: {}", name_, started.error().message);
+    active.interrupt.needs_reset();
     return;
   }
   calls_ = std::move(calls);
+  listen();
+}
+
+void ServedRings::listen() {
   for (const Call& call : calls_) {
     const uint16_t number = call.queue;
     // Edge-triggered: nobody needs to read the counter.
@@ -64,28 +61,27 @@ void NetDevice::start_rings() {
 }
 
 // Best one that the host's kernel turns into the guest's interrupt.
-const Fd& NetDevice::interrupt_of(const Call& call) {
+const Fd& ServedRings::interrupt_of(const Call& call) const {
   const Fd* const lent = active_->interrupt.lend_interrupt(call.queue);
   return lent != nullptr ? *lent : call.event;
 }
 
-void NetDevice::interrupts_moved() {
+void ServedRings::interrupts_moved() {
   for (const Call& call : calls_) {
-    const auto moved = backend_.rings()->set_call(call.queue, interrupt_of(call));
+    const auto moved = service_->set_call(call.queue, interrupt_of(call));
     if (!moved && log_limiter_.allow()) {
-      log(LogLevel::Warning, "{}: {}", backend_.info().name, moved.error().message);
+      log(LogLevel::Warning, "{}: {}", name_, moved.error().message);
     }
     active_->interrupt.queue_used(call.queue);
   }
 }
 
-void NetDevice::stop_rings() {
-  if (calls_.empty()) return;
+void ServedRings::stop() {
   for (const Call& call : calls_) {
     loop_.unwatch(call.event.get());
     VirtQueue* queue = active_->queue(call.queue);
     QueueState state = queue->save();
-    state.next_avail = backend_.rings()->stop(call.queue);
+    state.next_avail = service_->stop(call.queue);
     // All that was taken has been given back, and the driver was told what it wanted to be told.
     state.next_used = state.next_avail;
     state.signalled_used = state.next_used;

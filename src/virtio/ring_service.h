@@ -1,7 +1,8 @@
-// NetRings: a back end that works on the rings itself, beside this process (vhost in the kernel).
-// The device then only sets it up: the driver's kicks go there, interrupts come from there.
+// RingService: works on the rings of a device itself, beside this process (vhost in the kernel).
+// The device then only sets it up (virtio/served_rings.h): the driver's kicks go there, interrupts
+// come from there.
 //
-// Threads: as NetBackend says (virtio/net/backend.h).
+// Threads: all calls on the device's EventLoop thread (or while nothing runs the loop).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@
 
 namespace trapeze {
 
-struct NetRing {
+struct ServedRing {
   uint16_t queue = 0;  // its number in the device
   uint16_t size = 0;
   uint16_t next_avail = 0;
@@ -25,24 +26,24 @@ struct NetRing {
 };
 
 // Guest RAM, as a table.
-struct NetMemoryRange {
+struct ServedMemory {
   uint64_t guest_address = 0;
   uint64_t bytes = 0;
   void* host = nullptr;
 };
 
-class NetRings {
+class RingService {
  public:
-  virtual ~NetRings() = default;
-  // Feature bits that it can take, of those that concern rings and frames.
+  virtual ~RingService() = default;
+  // Feature bits that it can take, of those that concern rings and what is in them.
   virtual uint64_t features() const = 0;
   // All of them, or none. The memory and the eventfds stay until stop().
-  virtual Result<void> start(uint64_t features, std::span<const NetMemoryRange> memory,
-                             std::span<const NetRing> rings) = 0;
+  virtual Result<void> start(uint64_t features, std::span<const ServedMemory> memory,
+                             std::span<const ServedRing> rings) = 0;
   // Of a running ring: from now on it is this one, which stays until stop() or the next.
   virtual Result<void> set_call(uint16_t queue, const Fd& call) = 0;
-  // Afterwards nobody touches rings or memory; gives what was `next_avail` by then. Only for rings
-  // of the last start().
+  // Afterwards nobody touches the ring, and when all have been stopped, memory; gives what was
+  // `next_avail` by then. Only for rings of the last start().
   virtual uint16_t stop(uint16_t queue) = 0;
 };
 
