@@ -222,13 +222,15 @@ class Vhost(unittest.TestCase):
     # Both ways through the same connection's worth of bytes, and the sums of what came.
     GUEST = ("wget -q -O /tmp/down http://10.77.0.1:8080/down && sha256sum </tmp/down && "
              "nc 10.77.0.1 5000 </tmp/down && ip link show eth0 >/dev/null && echo sent")
-    # The program comes on stdin. Both ways at the same time: once the guest connects, once the host.
+    # The program comes on stdin. Both ways at the same time: once the guest connects, once the host, to another
+    # life of the driver.
     SOCKETS = ("cat >/tmp/peer; chmod +x /tmp/peer; head -c 2000003 /dev/urandom >/tmp/up; sha256sum </tmp/up; "
-               "/tmp/peer call 5000 </tmp/up | sha256sum; /tmp/peer answer 6000 </tmp/up | sha256sum")
+               "/tmp/peer call 5000 </tmp/up | sha256sum; driver=vmw_vsock_virtio_transport; "
+               "rmmod $driver && modprobe $driver && /tmp/peer answer 6000 </tmp/up | sha256sum")
     HOST = ("vsock_peer answer 5000 </www/down | sha256sum >$RESULTS/answered\n"
-            + case("agent", "vsock_peer call 1000 77 </dev/null")
             + case("taken", "trapeze run --vsock vhost,cid=77 -- true")
             + case("named", "trapeze run --vsock vhost,cid=78 --name n -- true")
+            + case("agent", "vsock_peer call 1000 77 </dev/null")
             + "until vsock_peer call 6000 77 </www/down >/tmp/called; do sleep 0.2; done\n"
             "sha256sum </tmp/called >$RESULTS/called\n")
     WATCHER = "echo up; until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; echo down"
