@@ -10,11 +10,11 @@ namespace trapeze {
 
 struct FakeRingService final : RingService {
   uint64_t features() const override { return offered; }
-  Result<void> start(uint64_t features, std::span<const ServedMemory> memory,
+  Result<void> start(uint64_t features, std::span<const ServedMemory> table,
                      std::span<const ServedRing> wanted) override {
     if (is_refusing) return fail("refused");
     negotiated = features;
-    ranges = memory.size();
+    memory.assign(table.begin(), table.end());
     running.assign(wanted.begin(), wanted.end());
     return {};
   }
@@ -31,7 +31,7 @@ struct FakeRingService final : RingService {
   uint64_t offered = ~uint64_t{0};
   bool is_refusing = false;
   uint64_t negotiated = 0;
-  size_t ranges = 0;
+  std::vector<ServedMemory> memory;
   std::vector<ServedRing> running;
   std::vector<uint16_t> stopped;
 };

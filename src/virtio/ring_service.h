@@ -25,7 +25,7 @@ struct ServedRing {
   const Fd* call = nullptr;  // written when the driver wants an interrupt
 };
 
-// Guest RAM, as a table.
+// What the guest has as memory, as a table: RAM, and files that it may name in requests, too.
 struct ServedMemory {
   uint64_t guest_address = 0;
   uint64_t bytes = 0;

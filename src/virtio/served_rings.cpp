@@ -24,7 +24,7 @@ void ServedRings::start(RingService& service, ActiveState& active, std::span<con
   service_ = &service;
   active_ = &active;
   std::vector<ServedMemory> memory;
-  for (const GpaRange& range : active.memory.ram()) {
+  for (const GpaRange& range : active.memory.regions()) {
     memory.push_back({range.start.raw(), range.size, active.memory.host(range.start, 1)});
   }
   std::vector<ServedRing> rings;

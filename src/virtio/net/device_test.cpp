@@ -471,7 +471,7 @@ TEST_F(NetRingsTest, rings_and_doorbells_are_handed_over) {
   start_with_rings(2, kMergeable | kControl | net::kFeatureMultiQueue);
   EXPECT_EQ(taken, (std::vector<uint16_t>{0, 1, 2, 3}));
   ASSERT_EQ(service.running.size(), 4U);
-  EXPECT_EQ(service.ranges, 2U);
+  EXPECT_EQ(service.memory.size(), 2U);
   EXPECT_EQ(service.running[1].queue, 1);
   EXPECT_EQ(service.running[1].size, 64);
   EXPECT_EQ(service.running[1].desc, memory->host(drivers[1]->config().desc, 1));

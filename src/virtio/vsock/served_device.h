@@ -27,6 +27,7 @@ class ServedVsockDevice final : public VirtioDevice {
   VirtioType type() const override { return VirtioType::Vsock; }
   uint64_t offered_features() const override;
   std::span<const uint16_t> queue_max_sizes() const override { return kQueueSizes; }
+  bool has_one_interrupt() const override { return true; }
   uint32_t config_bytes() const override { return sizeof(guest_cid_); }
   void read_config(uint32_t offset, std::span<std::byte> to) override;
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "virtio/fake_ring_service.h"
@@ -59,7 +60,7 @@ TEST_F(ServedVsockTest, packets_are_handed_over_and_events_are_not) {
   device.activate(active);
   EXPECT_EQ(taken, (Queues{vsock::kReceiveQueue, vsock::kTransmitQueue}));
   ASSERT_EQ(service.running.size(), 2U);
-  EXPECT_EQ(service.ranges, 2U);
+  EXPECT_EQ(service.memory.size(), 2U);
   EXPECT_EQ(service.running[1].queue, vsock::kTransmitQueue);
   EXPECT_EQ(service.running[1].size, 64);
   EXPECT_EQ(service.running[1].used, memory->host(transmit.config().used, 1));
@@ -67,6 +68,27 @@ TEST_F(ServedVsockTest, packets_are_handed_over_and_events_are_not) {
   EXPECT_EQ(service.negotiated, kFeatures & ~feature_bit(40));
   for (const uint16_t queue : Queues{0, 1, 2}) EXPECT_FALSE(device.on_kick(queue));
   EXPECT_EQ(interrupt.told, Queues{});
+}
+
+TEST_F(ServedVsockTest, files_in_guest_memory_belong_to_the_table) {
+  const Fd file(::memfd_create("file", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 8 * KiB), 0);
+  const std::array<GpaRange, 1> ram{GpaRange{Gpa{0}, MiB}};
+  memory = std::move(*GuestMemory::create(ram, Gpa{3 * MiB}));
+  ASSERT_TRUE(
+      memory->add_file({Gpa{2 * MiB}, 8 * KiB}, file, GuestMemory::FileSharing::CopyOnWrite));
+  ActiveState other{*memory, interrupt, kFeatures, [](uint16_t) {}, {}};
+  other.take_doorbell = active.take_doorbell;
+  for (const TestDriver* driver : {&receive, &transmit}) {
+    other.queues.emplace_back(std::in_place, *memory);
+    ASSERT_EQ(other.queues.back()->configure(driver->config(), {}, 256), QueueFault::None);
+  }
+  device.activate(other);
+  ASSERT_EQ(service.memory.size(), 2U);
+  EXPECT_EQ(service.memory[1].guest_address, 2 * MiB);
+  EXPECT_EQ(service.memory[1].bytes, 8 * KiB);
+  EXPECT_EQ(service.memory[1].host, memory->host(Gpa{2 * MiB}, 8 * KiB));
+  device.reset();
 }
 
 TEST_F(ServedVsockTest, only_what_the_service_has_is_offered) {
