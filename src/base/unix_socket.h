@@ -1,9 +1,13 @@
-// Who is at the other end of a unix socket.
+// What unix sockets have and others have not: who is at the other end, and descriptors on the way.
 #pragma once
 
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <optional>
+#include <span>
+
+#include "base/fd.h"
 
 namespace trapeze {
 
@@ -16,5 +20,12 @@ struct UnixPeer {
 std::optional<UnixPeer> unix_peer(int socket);
 // Whoever may signal and trace this process anyway.
 bool is_own_user_or_root(int socket);
+
+inline constexpr size_t kMaxSentFds = 32;
+// As sendmsg(2) and recvmsg(2). Descriptors go with the first byte, at most kMaxSentFds; those that
+// come without being expected are closed, and `fds` that did not come are closed ones.
+ssize_t send_with_fds(int socket, std::span<const iovec> parts, std::span<const int> fds,
+                      int flags);
+ssize_t receive_with_fds(int socket, std::span<const iovec> parts, std::span<Fd> fds, int flags);
 
 }  // namespace trapeze

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/unix_socket.h"
 #include "virtio/net/protocol.h"
 
 namespace trapeze {
@@ -26,24 +27,6 @@ constexpr int kReadyLimitMs = 30'000;
 constexpr int kEndLimitMs = 2'000;
 // Some of the longest frames; the kernel may give less.
 constexpr int kSocketBufferBytes = 4 << 20;
-
-Result<void> send_order(const Fd& socket, const UserNetSettings& settings) {
-  UserNetworkOrder order;
-  order.network = settings.network;
-  order.mtu = settings.mtu;
-  order.ports = static_cast<uint16_t>(settings.ports.size());
-  order.may_reach_host_loopback = settings.may_reach_host_loopback ? 1 : 0;
-  std::vector<std::byte> message(sizeof(order) + settings.ports.size() * sizeof(PublishedPort));
-  std::memcpy(message.data(), &order, sizeof(order));
-  if (!settings.ports.empty()) {
-    std::memcpy(message.data() + sizeof(order), settings.ports.data(),
-                settings.ports.size() * sizeof(PublishedPort));
-  }
-  if (::send(socket.get(), message.data(), message.size(), MSG_NOSIGNAL) < 0) {
-    return fail_errno("cannot talk to the network helper");
-  }
-  return {};
-}
 
 // More than the usual limit where we may.
 void widen(const Fd& socket) {
@@ -107,7 +90,9 @@ HelperProcess::~HelperProcess() {
 
 // UserBackend -------------------------------------------------------------------------------------
 
-UserBackend::UserBackend(const UserNetSettings& settings, EventLoop& loop) : loop_(loop) {
+UserBackend::UserBackend(const UserNetSettings& settings, EventLoop& loop, Fd socket,
+                         FrameRingReader ring)
+    : loop_(loop), socket_(std::move(socket)), ring_(std::move(ring)) {
   info_.name = "user network";
   info_.mtu = settings.mtu;
   // libslirp takes a TCP segment of any size, and what it sends needs no check.
@@ -115,7 +100,7 @@ UserBackend::UserBackend(const UserNetSettings& settings, EventLoop& loop) : loo
 }
 
 UserBackend::~UserBackend() {
-  if (is_watched_) loop_.unwatch(socket_.get());
+  unwatch();
   socket_.reset();
 }
 
@@ -125,18 +110,35 @@ Result<std::unique_ptr<UserBackend>> UserBackend::create(const UserNetSettings& 
     return fail("{} published ports: at most {} are possible", settings.ports.size(),
                 user_wire::kMaxPorts);
   }
-  std::unique_ptr<UserBackend> backend(new UserBackend(settings, loop));
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return fail_errno("no sockets for the network helper");
   }
-  backend->socket_ = Fd(ends[0]);
+  Fd ours(ends[0]);
   const Fd theirs(ends[1]);
-  widen(backend->socket_);
-  widen(theirs);
+  widen(ours);
+  FrameRingReader ring = TRY(FrameRingReader::create());
+  std::unique_ptr<UserBackend> backend(
+      new UserBackend(settings, loop, std::move(ours), std::move(ring)));
   backend->helper_ = TRY(launch(theirs));
-  TRY(send_order(backend->socket_, settings));
+  TRY(backend->send_order(settings));
   return backend;
+}
+
+Result<void> UserBackend::send_order(const UserNetSettings& settings) {
+  UserNetworkOrder order;
+  order.network = settings.network;
+  order.mtu = settings.mtu;
+  order.ports = static_cast<uint16_t>(settings.ports.size());
+  order.may_reach_host_loopback = settings.may_reach_host_loopback ? 1 : 0;
+  std::array<iovec, 2> parts{iovec{&order, sizeof(order)},
+                             iovec{const_cast<PublishedPort*>(settings.ports.data()),
+                                   settings.ports.size() * sizeof(PublishedPort)}};
+  const std::array fds{ring_.memory().get(), ring_.wake().get()};
+  if (send_with_fds(socket_.get(), parts, fds, MSG_NOSIGNAL) < 0) {
+    return fail_errno("cannot talk to the network helper");
+  }
+  return {};
 }
 
 Result<void> UserBackend::wait_until_ready() {
@@ -186,7 +188,7 @@ NetBackend::Sent UserBackend::send(uint16_t, std::span<const Frame> frames) {
       return result;
     }
     if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN) {
-      result.status = lose();
+      result.status = lose("has ended");
       return result;
     }
     ++result.frames;  // this one cannot be sent
@@ -197,44 +199,65 @@ NetBackend::Sent UserBackend::send(uint16_t, std::span<const Frame> frames) {
 
 // HOT
 NetBackend::Received UserBackend::receive(uint16_t, Frame room) {
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(room.data());
-  message.msg_iovlen = room.size();
-  for (;;) {
-    const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
-    if (got > 0) return {.bytes = static_cast<size_t>(got), .status = Status::Ok};
-    if (got == 0) return {.bytes = 0, .status = lose()};
-    if (errno == EINTR) continue;
-    if (errno == EAGAIN) return {.bytes = 0, .status = Status::Blocked};
-    return {.bytes = 0, .status = lose()};
+  if (is_lost_) return {.bytes = 0, .status = Status::Lost};
+  const auto taken = ring_.take(room);
+  if (taken.status == FrameRingReader::Status::Broken) {
+    return {.bytes = 0, .status = lose("has gone wrong")};
+  }
+  if (ring_.room_is_wanted()) tell_room();
+  const bool is_empty = taken.status == FrameRingReader::Status::Empty;
+  return {.bytes = taken.bytes, .status = is_empty ? Status::Blocked : Status::Ok};
+}
+
+// It looks at the ring with every message, so one that finds no place is not needed.
+void UserBackend::tell_room() {
+  constexpr std::array<uint8_t, user_wire::kRoomMessageBytes> kMessage{};
+  [[maybe_unused]] const auto sent =
+      ::send(socket_.get(), kMessage.data(), kMessage.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// The socket also for its end, which nothing else tells.
+void UserBackend::want(uint16_t, bool receiving, bool sending) {
+  if (is_lost_) return;
+  watch_or_set(socket_.get(), is_socket_watched_, EPOLLIN | (sending ? EPOLLOUT : 0U),
+               &UserBackend::handle_socket);
+  watch_or_set(ring_.wake().get(), is_ring_watched_, receiving ? EPOLLIN : 0U,
+               &UserBackend::handle_frames);
+}
+
+void UserBackend::watch_or_set(int fd, bool& is_watched, uint32_t events,
+                               void (UserBackend::*handle)(uint32_t)) {
+  if (is_watched) return loop_.set_events(fd, events);
+  const auto watched =
+      loop_.watch(fd, events, [this, handle](uint32_t ready) { (this->*handle)(ready); });
+  is_watched = watched.has_value();
+}
+
+void UserBackend::handle_frames(uint32_t) {
+  ring_.note_wake();
+  if (client_ != nullptr) client_->net_ready(0, true, false);
+}
+
+// The helper has nothing to say any more: what comes is its end.
+void UserBackend::handle_socket(uint32_t events) {
+  if ((events & ~uint32_t{EPOLLOUT}) != 0) {
+    lose("has ended");
+    if (client_ != nullptr) client_->net_gone();
+  } else if (client_ != nullptr) {
+    client_->net_ready(0, false, true);
   }
 }
 
-void UserBackend::want(uint16_t, bool receiving, bool sending) {
-  if (is_lost_) return;
-  const uint32_t events = (receiving ? EPOLLIN : 0U) | (sending ? EPOLLOUT : 0U);
-  if (is_watched_) return loop_.set_events(socket_.get(), events);
-  if (events == 0) return;
-  const auto watched =
-      loop_.watch(socket_.get(), events, [this](uint32_t ready) { handle_ready(ready); });
-  is_watched_ = watched.has_value();
+void UserBackend::unwatch() {
+  if (std::exchange(is_socket_watched_, false)) loop_.unwatch(socket_.get());
+  if (std::exchange(is_ring_watched_, false)) loop_.unwatch(ring_.wake().get());
 }
 
-void UserBackend::handle_ready(uint32_t events) {
-  const bool has_ended = (events & (EPOLLHUP | EPOLLERR)) != 0;
-  if (client_ == nullptr) return;
-  // An end shows in the read or the write.
-  client_->net_ready(0, has_ended || (events & EPOLLIN) != 0,
-                     has_ended || (events & EPOLLOUT) != 0);
-}
-
-NetBackend::Status UserBackend::lose() {
-  if (!is_lost_) {
-    is_lost_ = true;
-    if (is_watched_) loop_.unwatch(socket_.get());
-    is_watched_ = false;
+NetBackend::Status UserBackend::lose(const char* reason) {
+  if (!std::exchange(is_lost_, true)) {
+    unwatch();
     log(LogLevel::Warning,
-        "the helper process of the user network has ended: the guest has no network any more");
+        "the helper process of the user network {}: the guest has no network any more", reason);
   }
   return Status::Lost;
 }

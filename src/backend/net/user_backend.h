@@ -1,5 +1,6 @@
-// UserBackend: a network card's way into `--net user`: frames go to the helper process and come
-// from it as messages of a socket. docs/network.md says why it is a process of its own.
+// UserBackend: a network card's way into `--net user`: frames go to the helper process as messages
+// of a socket, and come from it through a ring in shared memory. docs/network.md says why it is a
+// process of its own.
 //
 // Threads: create() anywhere; everything else on the loop's thread.
 #pragma once
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/net/ring/frame_ring.h"
 #include "backend/net/user_wire.h"
 #include "base/event_loop.h"
 #include "base/fd.h"
@@ -75,9 +77,15 @@ class UserBackend final : public NetBackend {
   void want(uint16_t pair, bool receiving, bool sending) override;
 
  private:
-  UserBackend(const UserNetSettings& settings, EventLoop& loop);
-  void handle_ready(uint32_t events);
-  Status lose();
+  UserBackend(const UserNetSettings& settings, EventLoop& loop, Fd socket, FrameRingReader ring);
+  Result<void> send_order(const UserNetSettings& settings);
+  void watch_or_set(int fd, bool& is_watched, uint32_t events,
+                    void (UserBackend::*handle)(uint32_t));
+  void handle_socket(uint32_t events);
+  void handle_frames(uint32_t events);
+  void tell_room();
+  void unwatch();
+  Status lose(const char* reason);
 
   EventLoop& loop_;
   NetInfo info_;
@@ -86,7 +94,9 @@ class UserBackend final : public NetBackend {
   Fd socket_;
   NetClient* client_ = nullptr;
   uint8_t header_flags_ = 0;
-  bool is_watched_ = false;
+  FrameRingReader ring_;
+  bool is_socket_watched_ = false;
+  bool is_ring_watched_ = false;
   bool is_lost_ = false;
 };
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "backend/net/helper/helper_main.h"
+#include "base/unix_socket.h"
 #include "virtio/net/protocol.h"
 
 namespace trapeze {
@@ -18,8 +19,13 @@ struct Client final : NetClient {
   void net_ready(uint16_t, bool receive, bool) override {
     if (receive && on_receive) on_receive();
   }
-  void net_gone() override {}
+  void net_gone() override {
+    is_gone = true;
+    if (on_gone) on_gone();
+  }
   std::function<void()> on_receive;
+  std::function<void()> on_gone;
+  bool is_gone = false;
 };
 
 // The helper on a thread of this process, with all rights.
@@ -150,6 +156,94 @@ TEST_F(UserNetwork, end_of_the_helper_is_noticed) {
       settings, [](const Fd&) -> Result<HelperProcess> { return HelperProcess(); }, *loop);
   // Nobody holds the other end.
   EXPECT_FALSE(created.has_value() && (*created)->wait_until_ready().has_value());
+}
+
+// A helper that the test plays.
+struct PlayedHelper : ::testing::Test {
+  PlayedHelper() {
+    backend = std::move(UserBackend::create(
+                            {},
+                            [this](const Fd& theirs) -> Result<HelperProcess> {
+                              socket = Fd(::dup(theirs.get()));
+                              return HelperProcess();
+                            },
+                            *loop))
+                  .value();
+    backend->attach(&client);
+    std::array<Fd, 2> fds;
+    std::array<std::byte, 1024> order{};
+    const iovec room{order.data(), order.size()};
+    EXPECT_EQ(receive_with_fds(socket.get(), {&room, 1}, fds, 0),
+              static_cast<ssize_t>(sizeof(user_wire::UserNetworkOrder)));
+    memory = std::move(fds[0]);
+    writer.emplace(std::move(FrameRingWriter::open(memory, std::move(fds[1]))).value());
+  }
+  bool put(std::string text) {
+    const iovec part{text.data(), text.size()};
+    return writer->put({&part, 1});
+  }
+  NetBackend::Received take() {
+    const iovec room{bytes.data(), bytes.size()};
+    return backend->receive(0, {&room, 1});
+  }
+
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
+  Client client;
+  Fd socket;
+  Fd memory;
+  std::unique_ptr<UserBackend> backend;
+  std::optional<FrameRingWriter> writer;
+  std::array<char, 70000> bytes{};
+};
+
+TEST_F(PlayedHelper, frames_of_a_turn_are_told_together) {
+  int calls = 0;
+  int frames = 0;
+  client.on_receive = [&] {
+    ++calls;
+    while (take().status == NetBackend::Status::Ok) ++frames;
+    loop->stop();
+  };
+  backend->want(0, true, false);
+  put("one");
+  put("two");
+  writer->flush();
+  loop->run();
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(frames, 2);
+}
+
+TEST_F(PlayedHelper, a_full_ring_is_told_when_it_has_room) {
+  while (put(std::string(60000, 'x'))) {
+  }
+  std::array<char, 16> message{};
+  size_t taken = 0;
+  while (::recv(socket.get(), message.data(), message.size(), MSG_DONTWAIT) < 0) {
+    ASSERT_EQ(take().status, NetBackend::Status::Ok) << "after " << taken;
+    ++taken;
+  }
+  EXPECT_GT(taken, 4U);
+  EXPECT_TRUE(put("fits"));
+}
+
+TEST_F(PlayedHelper, its_end_is_the_end_of_the_link_also_while_nothing_is_wanted) {
+  client.on_gone = [&] { loop->stop(); };
+  backend->want(0, false, false);
+  socket.reset();
+  loop->run();
+  EXPECT_TRUE(client.is_gone);
+  EXPECT_EQ(take().status, NetBackend::Status::Lost);
+}
+
+TEST_F(PlayedHelper, helper_that_breaks_the_ring_is_the_end_of_the_link) {
+  put("good");
+  const auto shared = std::move(Mapping::create(frame_ring::kControlBytes, PROT_READ | PROT_WRITE,
+                                                MAP_SHARED, memory.get(), 0, "test"))
+                          .value();
+  EXPECT_EQ(take().bytes, 4U);
+  reinterpret_cast<frame_ring::Control*>(shared.data())->written.store(3);
+  EXPECT_EQ(take().status, NetBackend::Status::Lost);
+  EXPECT_EQ(take().status, NetBackend::Status::Lost);
 }
 
 TEST(HelperProcess, program_that_is_not_there_is_named) {

@@ -1,12 +1,16 @@
-// What the VMM and its user-network helper say to each other over a pair of SOCK_SEQPACKET sockets.
-// Both are the same program, so plain structs do.
+// What the VMM and its user-network helper say to each other over a pair of SOCK_SEQPACKET sockets,
+// and a ring of frames. Both are the same program, so plain structs do.
 //
 //   VMM                                   helper
 //   UserNetworkOrder, ports        --->   sets the network up, gives up its rights
+//     with two descriptors: the ring's memory and its eventfd (ring/frame_ring.h)
 //                                  <---   an empty text: ready; else what is wrong
-//   frames, each a net::Header and an Ethernet frame, in both directions; one message each
+//   frames of the guest            --->   one message each
 //   one byte                       --->   the `flags` of headers of frames for the guest
+//   two bytes                      --->   there is room in the ring again
+//                                  <===   frames for the guest, through the ring
 //
+// A frame is a net::Header and an Ethernet frame.
 // The VMM closing its end is the end of the helper; the other way round it is the end of the link.
 #pragma once
 
@@ -21,6 +25,7 @@ inline constexpr uint32_t kMaxPorts = 256;
 inline constexpr uint32_t kMaxStatusBytes = 512;
 // Room for the longest frame (virtio/net/protocol.h) and more.
 inline constexpr uint32_t kMaxMessageBytes = 66 * 1024;
+inline constexpr size_t kRoomMessageBytes = 2;
 inline constexpr int kHelperSocket = 3;  // the helper's descriptor
 
 struct PublishedPort {

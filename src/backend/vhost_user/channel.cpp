@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/unix_socket.h"
 
 namespace trapeze::vhost_user {
 
@@ -34,21 +35,8 @@ Result<Channel::Sent> Channel::send(const Message& message) {
   header.size = static_cast<uint32_t>(message.payload.size());
   iovec parts[2] = {{&header, sizeof(header)},
                     {const_cast<std::byte*>(message.payload.data()), message.payload.size()}};
-  msghdr envelope{};
-  envelope.msg_iov = parts;
-  envelope.msg_iovlen = message.payload.empty() ? 1 : 2;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxRegions)> control{};
-  if (!message.fds.empty()) {
-    const size_t bytes = message.fds.size() * sizeof(int);
-    envelope.msg_control = control.data();
-    envelope.msg_controllen = CMSG_SPACE(bytes);
-    cmsghdr* const rights = CMSG_FIRSTHDR(&envelope);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(bytes);
-    std::memcpy(CMSG_DATA(rights), message.fds.data(), bytes);
-  }
-  const ssize_t sent = ::sendmsg(socket_.get(), &envelope, MSG_DONTWAIT | MSG_NOSIGNAL);
+  const std::span<const iovec> used(parts, message.payload.empty() ? 1 : 2);
+  const ssize_t sent = send_with_fds(socket_.get(), used, message.fds, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return Sent::Full;
   if (sent < 0) return fail_errno("cannot send to it");
   // Less than a page goes into one piece of the socket's memory, or does not go.

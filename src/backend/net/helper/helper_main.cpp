@@ -13,6 +13,7 @@
 #include "backend/net/helper/confine.h"
 #include "backend/net/helper/user_network.h"
 #include "base/log.h"
+#include "base/unix_socket.h"
 
 namespace trapeze {
 namespace {
@@ -25,12 +26,16 @@ struct Order {
   std::array<PublishedPort, user_wire::kMaxPorts> ports;
 };
 
-Result<size_t> read_order(const Fd& socket, Order& order) {
-  const ssize_t got = ::recv(socket.get(), &order, sizeof(order), 0);
+// Of the ring of frames for the guest: its memory, and how the VMM is woken.
+using RingFds = std::array<Fd, 2>;
+
+Result<size_t> read_order(const Fd& socket, Order& order, RingFds& ring) {
+  const iovec whole{&order, sizeof(order)};
+  const ssize_t got = receive_with_fds(socket.get(), {&whole, 1}, ring, 0);
   if (got < 0) return fail_errno("{} is only for trapeze itself", kNetHelperCommand);
   const auto bytes = static_cast<size_t>(got);
   if (bytes < sizeof(order.head) || order.head.magic != user_wire::kMagic ||
-      order.head.ports > user_wire::kMaxPorts ||
+      order.head.ports > user_wire::kMaxPorts || !ring[0].is_open() || !ring[1].is_open() ||
       bytes != sizeof(order.head) + order.head.ports * sizeof(PublishedPort)) {
     return fail("{} is only for trapeze itself", kNetHelperCommand);
   }
@@ -39,10 +44,12 @@ Result<size_t> read_order(const Fd& socket, Order& order) {
 
 Result<std::unique_ptr<UserNetwork>> set_up(Fd socket, HelperRights rights) {
   Order order;
-  const size_t ports = TRY(read_order(socket, order));
+  RingFds ring;
+  const size_t ports = TRY(read_order(socket, order, ring));
+  FrameRingWriter frames = TRY(FrameRingWriter::open(ring[0], std::move(ring[1])));
   const auto slirp = TRY(SlirpLibrary::load());
   auto network = TRY(UserNetwork::create(slirp, order.head, std::span(order.ports).first(ports),
-                                         std::move(socket)));
+                                         std::move(socket), std::move(frames)));
   if (rights == HelperRights::GiveUp) TRY(confine_helper());
   return network;
 }

@@ -85,10 +85,11 @@ struct UserNetwork::Callbacks {
 };
 
 UserNetwork::UserNetwork(const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
-                         bool has_udp_ports, Fd guest)
+                         bool has_udp_ports, Fd guest, FrameRingWriter frames)
     : slirp_(slirp),
       guest_address_(place(order.network, user_wire::kGuestHost)),
       guest_(std::move(guest)),
+      frames_(std::move(frames)),
       batch_(kBatch * kMaxMessageBytes) {
   SlirpConfig config{};
   config.version = 4;
@@ -114,11 +115,11 @@ UserNetwork::~UserNetwork() {
 
 Result<std::unique_ptr<UserNetwork>> UserNetwork::create(
     const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
-    std::span<const user_wire::PublishedPort> ports, Fd guest) {
+    std::span<const user_wire::PublishedPort> ports, Fd guest, FrameRingWriter frames) {
   const bool has_udp_ports =
       std::any_of(ports.begin(), ports.end(), [](const auto& port) { return port.is_udp != 0; });
   std::unique_ptr<UserNetwork> network(
-      new UserNetwork(slirp, order, has_udp_ports, std::move(guest)));
+      new UserNetwork(slirp, order, has_udp_ports, std::move(guest), std::move(frames)));
   if (network->network_ == nullptr) return fail("libslirp refuses the configuration");
   for (const auto& port : ports) TRY(network->publish(port));
   return network;
@@ -140,8 +141,9 @@ void UserNetwork::run() {
   while (!is_over_) {
     uint32_t timeout_ms = 60'000;
     polled_.clear();
-    const short guest_events = static_cast<short>(POLLIN | (waiting_.empty() ? 0 : POLLOUT));
-    polled_.push_back({.fd = guest_.get(), .events = guest_events, .revents = 0});
+    polled_.push_back({.fd = guest_.get(), .events = POLLIN, .revents = 0});
+    send_waiting();
+    frames_.flush();
     const bool is_jammed = !waiting_.empty();
     slirp_.fill_poll(network_, &timeout_ms, Callbacks::add_poll, this);
     if (is_jammed) {
@@ -149,7 +151,6 @@ void UserNetwork::run() {
       timeout_ms = std::max(timeout_ms, kJammedMs);  // what is due now has to wait
     }
     wait(timer_delay_ms(timeout_ms));
-    if ((polled_[0].revents & POLLOUT) != 0) send_waiting();
     if ((polled_[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) is_over_ = !take_guest_frames();
     run_timers();
     if (!is_jammed) slirp_.handle_poll(network_, 0, Callbacks::polled_events, this);
@@ -212,6 +213,7 @@ void UserNetwork::handle_message(std::span<std::byte> message) {
     header_flags_ = static_cast<uint8_t>(message[0]);
     return;
   }
+  if (message.size() == user_wire::kRoomMessageBytes) return;  // run() looks in any case
   if (message.size() <= net::kHeaderBytes || message.size() == kMaxMessageBytes) return;
   net::Header header;
   std::memcpy(&header, message.data(), sizeof(header));
@@ -238,6 +240,7 @@ void UserNetwork::handle_message(std::span<std::byte> message) {
 // To the guest ------------------------------------------------------------------------------------
 
 void UserNetwork::send_to_guest(std::span<const std::byte> frame) {
+  if (frame.empty() || frame.size() > net::kMaxFrameBytes) return;
   if (guard_) guard_->note_to_guest(frame);
   if (waiting_.empty() && try_send(frame)) return;
   if (frame.size() > kMaxWaitingBytes - waiting_bytes_) return;  // as a full network does
@@ -245,19 +248,13 @@ void UserNetwork::send_to_guest(std::span<const std::byte> frame) {
   waiting_bytes_ += frame.size();
 }
 
-// False: not now. What cannot be sent at all counts as sent.
+// HOT. False: not now.
 bool UserNetwork::try_send(std::span<const std::byte> frame) {
   net::Header header;
   header.flags = header_flags_;
   const std::array<iovec, 2> parts{iovec{&header, sizeof(header)},
                                    iovec{const_cast<std::byte*>(frame.data()), frame.size()}};
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(parts.data());
-  message.msg_iovlen = parts.size();
-  const ssize_t sent = ::sendmsg(guest_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (sent >= 0) return true;
-  if (errno == EPIPE || errno == ECONNRESET) is_over_ = true;
-  return errno != EAGAIN && errno != EINTR && errno != ENOBUFS && errno != ENOMEM;
+  return frames_.put(parts);
 }
 
 void UserNetwork::send_waiting() {

@@ -2,9 +2,10 @@
 // and ICMP here and speaks to the host's network through ordinary sockets; this class brings it
 // frames, time and readiness. One thread, in a process of its own (helper/main.cpp).
 //
-// What goes to the guest and does not fit into the socket waits in `waiting_`; until it is gone,
-// the host's sockets are not read, so TCP slows down its senders. Only answers to the guest's own
-// frames can still come then, and are dropped beyond a bound.
+// Frames for the guest go into a ring, and the VMM is woken once for all of a turn. What does not
+// fit waits in `waiting_`; until it is gone, the host's sockets are not read, so TCP slows down its
+// senders. Only answers to the guest's own frames can still come then, and are dropped beyond a
+// bound.
 #pragma once
 
 #include <poll.h>
@@ -20,6 +21,7 @@
 
 #include "backend/net/helper/guest_frame.h"
 #include "backend/net/helper/slirp_library.h"
+#include "backend/net/ring/frame_ring.h"
 #include "backend/net/user_wire.h"
 #include "base/fd.h"
 #include "base/result.h"
@@ -31,7 +33,7 @@ class UserNetwork {
   // Listens on the published ports.
   static Result<std::unique_ptr<UserNetwork>> create(
       const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
-      std::span<const user_wire::PublishedPort> ports, Fd guest);
+      std::span<const user_wire::PublishedPort> ports, Fd guest, FrameRingWriter frames);
   ~UserNetwork();
   UserNetwork(const UserNetwork&) = delete;
   UserNetwork& operator=(const UserNetwork&) = delete;
@@ -52,7 +54,7 @@ class UserNetwork {
   struct Callbacks;
 
   UserNetwork(const SlirpLibrary& slirp, const user_wire::UserNetworkOrder& order,
-              bool has_udp_ports, Fd guest);
+              bool has_udp_ports, Fd guest, FrameRingWriter frames);
   Result<void> publish(const user_wire::PublishedPort& port);
   bool take_guest_frames();
   void handle_message(std::span<std::byte> message);
@@ -66,6 +68,7 @@ class UserNetwork {
   const SlirpLibrary slirp_;
   const in_addr guest_address_;
   Fd guest_;
+  FrameRingWriter frames_;  // to the guest
   Slirp* network_ = nullptr;
   uint8_t header_flags_ = 0;
   bool is_over_ = false;
