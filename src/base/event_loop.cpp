@@ -68,20 +68,26 @@ void EventLoop::run() {
     is_owner_in_run_ = true;
   }
   std::array<epoll_event, 64> ready{};
-  bool is_always_ready = handle_always_ready();
+  handle_events({});
   while (!stop_requested_.load(std::memory_order_acquire)) {
     const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()),
-                                   is_always_ready ? 0 : -1);
+                                   is_always_ready_ ? 0 : -1);
     CHECK(count >= 0 || errno == EINTR);
-    for (int i = 0; i < count; ++i) {
-      const auto& event = ready[static_cast<size_t>(i)];
-      handle_ready(static_cast<int>(event.data.u64 & 0xffffffffU),
-                   static_cast<uint32_t>(event.data.u64 >> 32), event.events);
-    }
-    is_always_ready = handle_always_ready();
+    handle_events(std::span(ready).first(count > 0 ? static_cast<size_t>(count) : 0));
   }
   stop_requested_.store(false, std::memory_order_relaxed);
   release_after_posted();
+}
+
+void EventLoop::handle_events(std::span<const epoll_event> ready) {
+  is_turn_wanted_.store(true, std::memory_order_relaxed);
+  const std::lock_guard turn(turn_);
+  is_turn_wanted_.store(false, std::memory_order_relaxed);
+  for (const epoll_event& event : ready) {
+    handle_ready(static_cast<int>(event.data.u64 & 0xffffffffU),
+                 static_cast<uint32_t>(event.data.u64 >> 32), event.events);
+  }
+  is_always_ready_ = handle_always_ready();
 }
 
 void EventLoop::stop() {
@@ -150,7 +156,10 @@ void EventLoop::run_posted() {
 // find its task run.
 void EventLoop::release_after_posted() {
   for (;;) {
-    run_posted();
+    {
+      const std::lock_guard turn(turn_);
+      run_posted();
+    }
     std::lock_guard lock(mutex_);
     if (!posted_.empty()) continue;
     owner_ = std::thread::id();
@@ -225,7 +234,8 @@ void EventLoop::handle_ready(int fd, uint32_t generation, uint32_t events) {
   entry->handler(events);
 }
 
-// True when such a watch still wants events, so that the loop must not sleep.
+// True when such a watch still wants events, so that the loop must not sleep. (One that a turn of
+// another thread adds or resumes wakes it.)
 bool EventLoop::handle_always_ready() {
   if (always_ready_count_ == 0) return false;
   std::vector<std::pair<int, uint32_t>> ready;

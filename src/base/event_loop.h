@@ -1,7 +1,8 @@
 // EventLoop: file descriptor readiness, timers and posted functions on one thread (epoll).
 //
-// Threads: post(), call() and stop() from any thread. Everything else on the loop's own thread, or
-// while nothing runs the loop. All handlers and tasks run on the thread that is in run().
+// Threads: post(), call(), try_turn() and stop() from any thread. Everything else on the loop's own
+// thread, or while nothing runs the loop. All handlers and tasks run on the thread that is in
+// run(); what try_turn() runs counts as one of them.
 #pragma once
 
 #include <sys/epoll.h>
@@ -14,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -48,6 +50,18 @@ class EventLoop {
   // The loop's handlers must not wait for a lock that a caller of call() holds.
   void call(const Task& task);
   bool is_on_loop_thread() const;
+  // Runs `task` at once on the calling thread, as if it were a handler of the loop, while the loop
+  // itself rests. False, and nothing ran, when the loop is at work. Never waits; `task` must
+  // neither call() nor keep the loop long.
+  template <typename Task>
+  bool try_turn(Task&& task) {
+    // A thread that comes again and again must not keep the loop from its own turn.
+    if (is_turn_wanted_.load(std::memory_order_relaxed)) return false;
+    const std::unique_lock turn(turn_, std::try_to_lock);
+    if (!turn) return false;
+    task();
+    return true;
+  }
 
   // One watch for one fd, level-triggered unless `events` has EPOLLET. What epoll refuses (regular
   // files, /dev/null) counts as always ready. `fd` must stay open until unwatch().
@@ -71,6 +85,7 @@ class EventLoop {
 
   EventLoop(Fd epoll, Fd wake, Fd timer);
   void wake();
+  void handle_events(std::span<const epoll_event> ready);
   void run_posted();
   void release_after_posted();
   void apply_events(int fd, Watch& entry);
@@ -84,13 +99,17 @@ class EventLoop {
   Fd timer_;
   std::atomic<bool> stop_requested_{false};  // release in stop(), acquire in run()
 
-  // Loop thread only.
+  std::mutex turn_;                          // held while handlers and tasks run
+  std::atomic<bool> is_turn_wanted_{false};  // by the loop; a hint, so relaxed
+
+  // Under turn_.
   std::unordered_map<int, std::shared_ptr<Watch>> watches_;
   std::map<Deadline, Task> timers_;
   uint64_t next_timer_id_ = 1;
   uint64_t armed_ns_ = 0;  // what timer_ is set to; 0 = not armed
   uint32_t next_generation_ = 1;
   uint32_t always_ready_count_ = 0;
+  bool is_always_ready_ = false;  // some such watch wants events: no sleep
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;  // owner_ was released, or a call() is done

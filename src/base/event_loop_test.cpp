@@ -7,6 +7,7 @@
 
 #include <array>
 #include <string>
+#include <thread>
 
 namespace trapeze {
 namespace {
@@ -175,6 +176,60 @@ TEST(EventLoopThreads, call_never_hangs_while_the_loop_stops_and_starts) {
   loop->stop();
   runner.join();
   EXPECT_EQ(count, 2000);
+}
+
+TEST_F(EventLoopTest, turn_is_taken_on_the_callers_thread_while_the_loop_rests) {
+  std::thread runner([this] { loop->run(); });
+  bool is_done = false;
+  // The loop may still be on its way to its rest.
+  while (!loop->try_turn([&] { is_done = true; })) std::this_thread::yield();
+  EXPECT_TRUE(is_done);
+  loop->stop();
+  runner.join();
+}
+
+TEST_F(EventLoopTest, turn_is_refused_while_a_handler_runs) {
+  bool was_taken = true;
+  loop->post([&] {
+    std::thread other([&] { was_taken = loop->try_turn([] {}); });
+    other.join();
+    loop->stop();
+  });
+  loop->run();
+  EXPECT_FALSE(was_taken);
+}
+
+TEST_F(EventLoopTest, handlers_wait_for_the_turn_of_another_thread_and_come_next) {
+  std::thread runner;
+  bool is_handled = false;
+  ASSERT_TRUE(loop->try_turn([&] {
+    loop->post([&] { is_handled = true; });
+    runner = std::thread([this] { loop->run(); });
+    std::this_thread::sleep_for(milliseconds(20));
+    EXPECT_FALSE(is_handled);
+    // The loop waits for its turn now: nobody gets in before it.
+    std::thread other([this] { EXPECT_FALSE(loop->try_turn([] {})); });
+    other.join();
+  }));
+  loop->call([&] { EXPECT_TRUE(is_handled); });
+  loop->stop();
+  runner.join();
+}
+
+TEST_F(EventLoopTest, timer_that_a_turn_starts_runs_on_the_loop) {
+  std::thread runner([this] { loop->run(); });
+  std::thread::id ran_on;
+  while (!loop->try_turn([&] {
+    loop->start_timer(milliseconds(1), [&] {
+      ran_on = std::this_thread::get_id();
+      loop->stop();
+    });
+  })) {
+    std::this_thread::yield();
+  }
+  const auto loop_thread = runner.get_id();
+  runner.join();
+  EXPECT_EQ(ran_on, loop_thread);
 }
 
 }  // namespace

@@ -4,9 +4,11 @@
 // loop's thread, one at a time; whatever else the device does (a back end's fd became ready, a
 // timer) runs on the same loop, so its data path needs no lock. The transport turns the driver's
 // kick, made on a vCPU's thread, into an eventfd that the loop waits for: with ioeventfd or in the
-// software engine it is the same fd.
-// Only read_config() and write_config() come from vCPU threads, several at once: what they touch,
-// the device guards itself, and it must not wait for its loop there.
+// software engine it is the same fd. A device may also have a short piece of work done on the vCPU
+// that asks for it (on_vcpu_kick), in the loop's place while the loop rests: no thread has to wake
+// up for it, and its interrupt is there before the guest goes to sleep. Only read_config() and
+// write_config() come from vCPU threads, several at once: what they touch, the device guards
+// itself, and it must not wait for its loop there.
 //
 //   inactive --activate()--> active --reset()--> inactive
 //
@@ -104,6 +106,13 @@ class VirtioDevice {
   // device fills, room); may be spurious. True when the device stopped early, to let others work,
   // and wants to be called again.
   [[nodiscard]] virtual bool on_kick(uint16_t queue) = 0;
+  // Whether kicks of `queue` come to on_vcpu_kick() first; then no kernel watches its doorbell.
+  // Constant once the device is with its transport. Any thread.
+  virtual bool takes_vcpu_kicks(uint16_t /*queue*/) const { return false; }
+  // As on_kick(), but the vCPU that kicks waits for it: for what is short and needs no waiting.
+  // True: all that was there is done. False: on_kick() is to come. A vCPU thread, in the loop's
+  // turn, while active.
+  [[nodiscard]] virtual bool on_vcpu_kick(uint16_t /*queue*/) { return false; }
   // Loop thread, while active. What lend_interrupt() gave may be void, and what was written to it
   // last be lost.
   virtual void interrupts_moved() {}

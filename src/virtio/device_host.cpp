@@ -30,8 +30,24 @@ Result<std::unique_ptr<DeviceHost>> DeviceHost::create(VirtioDevice& device, Gue
 
 DeviceHost::~DeviceHost() { reset(); }
 
-void DeviceHost::kick(uint16_t queue) {
+// HOT
+void DeviceHost::ring(uint16_t queue) {
   if (queue >= doorbells_.size()) return;
+  bool is_served = false;
+  if (needs_ring(queue)) loop_.try_turn([&] { is_served = serve_on_vcpu(queue); });
+  if (!is_served) kick(queue);
+}
+
+bool DeviceHost::serve_on_vcpu(uint16_t index) {
+  const VirtQueue* queue = active_ ? active_->queue(index) : nullptr;
+  if (queue == nullptr || queue->is_broken()) return false;
+  if (!stalls_.begin(clock_.monotonic_ns())) return false;
+  const bool is_served = device_.on_vcpu_kick(index);
+  stalls_.end(clock_.monotonic_ns());
+  return is_served;
+}
+
+void DeviceHost::kick(uint16_t queue) {
   const uint64_t one = 1;
   // Cannot fail: the counter has room for 2^64 of them.
   [[maybe_unused]] const auto written = ::write(doorbells_[queue].get(), &one, sizeof(one));

@@ -11,10 +11,12 @@
 #include <optional>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
 #include "virtio/device.h"
+#include "virtio/stall_limit.h"
 
 namespace trapeze {
 
@@ -31,10 +33,12 @@ class DeviceHost {
   VirtioDevice& device() { return device_; }
   uint16_t queue_count() const { return static_cast<uint16_t>(doorbells_.size()); }
 
-  // The driver's kick. Never blocks; ignored for a queue that does not exist.
-  void kick(uint16_t queue);
-  // For ioeventfd. Constant.
+  // The driver's kick, on its vCPU's thread; ignored for a queue that does not exist. Waits for
+  // nobody; what the device can do at once is done when it returns.
+  void ring(uint16_t queue);
+  // For ioeventfd, unless ring() has to come. Constant.
   const Fd& doorbell(uint16_t queue) const { return doorbells_[queue]; }
+  bool needs_ring(uint16_t queue) const { return device_.takes_vcpu_kicks(queue); }
 
   // Has the device ask for its interrupts again.
   void move_interrupts();
@@ -52,7 +56,9 @@ class DeviceHost {
  private:
   DeviceHost(VirtioDevice& device, GuestMemory& memory, EventLoop& loop, DeviceInterrupt& interrupt,
              std::vector<Fd> doorbells);
-  // Loop thread.
+  void kick(uint16_t queue);
+  // Loop thread, or in its turn.
+  bool serve_on_vcpu(uint16_t queue);
   void start(uint64_t features, std::vector<std::optional<QueueState>> queues);
   void stop();
   void on_doorbell(uint16_t queue);
@@ -63,7 +69,9 @@ class DeviceHost {
   DeviceInterrupt& interrupt_;
   const std::vector<Fd> doorbells_;
   std::atomic<bool> is_move_posted_{false};  // so that a guest has one task posted at most
-  std::unique_ptr<ActiveState> active_;      // loop thread only
+  std::unique_ptr<ActiveState> active_;      // in the loop's turn only
+  StallLimit stalls_;                        // likewise
+  HostClock clock_;
 };
 
 }  // namespace trapeze

@@ -85,6 +85,7 @@ struct DiskTest : ::testing::TestWithParam<IoEngineKind> {
       const uint64_t count = 1 + random() % std::min<uint64_t>(sectors - at, 40);
       const uint64_t offset = at * 512;
       const uint64_t bytes = count * 512;
+      client.tries_at_once = random() % 2 == 0;
       switch (random() % 6) {
         case 0:
           ASSERT_EQ(client.run(Kind::WriteZeroes, offset, bytes, random() % 2 == 0), 0);
@@ -101,6 +102,7 @@ struct DiskTest : ::testing::TestWithParam<IoEngineKind> {
       ASSERT_TRUE(client.read(from, to - from) == model.substr(from, to - from)) << "step " << i;
     }
     ASSERT_TRUE(client.read(0, kBytes) == model);
+    EXPECT_GT(client.done_at_once, 0);
   }
 
   std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();

@@ -83,4 +83,18 @@ bool read_cached(IoOp& op) {
   return op.bytes == 0;
 }
 
+bool read_now(int fd, std::span<const iovec> parts, uint64_t offset, uint64_t bytes) {
+  const ssize_t done = ::preadv2(fd, parts.data(), static_cast<int>(parts.size()),
+                                 static_cast<off_t>(offset), RWF_NOWAIT);
+  return done >= 0 && static_cast<uint64_t>(done) == bytes;
+}
+
+// Without RWF_NOWAIT, which few file systems have for writes to the page cache: a host that
+// throttles its writers makes this wait.
+bool write_now(int fd, std::span<const iovec> parts, uint64_t offset, uint64_t bytes) {
+  const ssize_t done =
+      ::pwritev(fd, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(offset));
+  return done >= 0 && static_cast<uint64_t>(done) == bytes;
+}
+
 }  // namespace trapeze

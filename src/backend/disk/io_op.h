@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace trapeze {
@@ -42,6 +43,11 @@ int run_blocking(IoOp& op);
 // A Read whose bytes are all in the host's page cache is done at once: true. Otherwise some may
 // have been read, and `op` is left with the rest.
 bool read_cached(IoOp& op);
+
+// For what is done on a thread that should not wait: the whole transfer or nothing, from or to the
+// host's page cache. False: not done, or not all of it, for whatever reason.
+bool read_now(int fd, std::span<const iovec> parts, uint64_t offset, uint64_t bytes);
+bool write_now(int fd, std::span<const iovec> parts, uint64_t offset, uint64_t bytes);
 
 // True for the errors by which file systems say that they cannot punch holes or zero ranges.
 bool is_unsupported(int os_error);

@@ -84,6 +84,28 @@ OverlayDisk::Task& OverlayDisk::acquire_task() {
   return task;
 }
 
+// HOT. Reads that lie in one of the files, and writes of whole blocks.
+bool OverlayDisk::try_now(DiskRequest& request) {
+  if (request.bytes == 0) return false;
+  const uint64_t block = request.offset / kBlock;
+  const uint64_t count = (request.offset + request.bytes - 1) / kBlock - block + 1;
+  const uint64_t in_overlay = overlay_.data_offset() + request.offset;
+  if (request.kind == DiskRequest::Kind::Read) {
+    if (overlay_.map().run_length(block, count) < count) return false;
+    const bool is_in_overlay = overlay_.map().has(block);
+    const int fd = is_in_overlay ? overlay_.fd() : base_.fd.get();
+    const uint64_t at = is_in_overlay ? in_overlay : request.offset;
+    if (!read_now(fd, request.parts, at, request.bytes)) return false;
+  } else {
+    const bool is_whole = request.offset % kBlock == 0 && request.bytes % kBlock == 0;
+    if (request.kind != DiskRequest::Kind::Write || request.is_durable || !is_whole) return false;
+    if (!write_now(overlay_.fd(), request.parts, in_overlay, request.bytes)) return false;
+    overlay_.map().set(block, count);
+  }
+  client_->disk_done(request, 0);
+  return true;
+}
+
 void OverlayDisk::submit(DiskRequest& request) {
   if (request.kind == DiskRequest::Kind::Read) return read(request);
   if (request.kind != DiskRequest::Kind::Flush) {

@@ -29,6 +29,7 @@ class OverlayDisk final : public Disk, private IoOwner {
   const DiskInfo& info() const override { return info_; }
   void commit() override { overlay_.keep(); }
   void attach(DiskClient* client) override { client_ = client; }
+  bool try_now(DiskRequest& request) override;
   void submit(DiskRequest& request) override;
   void end_of_batch() override { engine_->end_of_batch(); }
   void drain() override { engine_->drain(); }

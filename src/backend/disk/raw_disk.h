@@ -18,6 +18,7 @@ class RawDisk final : public Disk, private IoOwner {
 
   const DiskInfo& info() const override { return info_; }
   void attach(DiskClient* client) override { client_ = client; }
+  bool try_now(DiskRequest& request) override;
   void submit(DiskRequest& request) override;
   void end_of_batch() override { engine_->end_of_batch(); }
   void drain() override { engine_->drain(); }

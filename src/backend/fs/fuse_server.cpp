@@ -7,6 +7,7 @@ namespace {
 
 // All but the data of writes; the largest is an extended attribute of 64 KiB with its name.
 constexpr uint64_t kMaxMessageBytes = 128 * 1024;
+constexpr uint64_t kMaxShortBytes = 32 * 1024;
 constexpr uint32_t kMinMinorVersion = 31;
 constexpr uint16_t kMaxPages = 256;  // of a request; all that Linux takes
 constexpr uint32_t kMaxWriteBytes = kMaxPages * 4096;
@@ -39,6 +40,26 @@ FsSessionState FuseServer::save() const {
 void FuseServer::restore(const FsSessionState& state) {
   is_started_ = state.is_started;
   folder_->restore(state.folder);
+}
+
+// Names and attributes are mostly in the host's caches. Data of some length is better copied, and
+// storage waited for, while the vCPU goes on.
+bool FuseServer::is_short(const FsRequest& request) const {
+  fuse_in_header header{};
+  const auto bytes = std::as_writable_bytes(std::span<fuse_in_header, 1>(&header, 1));
+  if (copy_out(request.message, 0, bytes) != sizeof(header)) return false;
+  switch (header.opcode) {
+    case FUSE_INIT:
+    case FUSE_DESTROY:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
+    case FUSE_SYNCFS:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
+      return false;
+    default:
+      return total_bytes(request.message) + total_bytes(request.reply) <= kMaxShortBytes;
+  }
 }
 
 FsOutcome FuseServer::serve(const FsRequest& request) {

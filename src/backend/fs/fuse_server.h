@@ -22,6 +22,7 @@ class FuseServer final : public FsServer {
  public:
   static Result<std::unique_ptr<FuseServer>> create(const FolderConfig& config);
 
+  bool is_short(const FsRequest& request) const override;
   FsOutcome serve(const FsRequest& request) override;
   void reset() override;
 

@@ -77,6 +77,25 @@ TEST_F(SessionTest, headers_must_agree_with_the_message) {
   EXPECT_TRUE(outcome.has_no_room);
 }
 
+TEST_F(SessionTest, what_may_wait_for_storage_or_copies_much_is_not_short) {
+  const auto is_short = [&](uint32_t opcode, size_t body, size_t room_bytes) {
+    fuse_in_header header{};
+    header.opcode = opcode;
+    std::string message = Client::bytes(header) + std::string(body, '\0');
+    iovec in{message.data(), message.size()};
+    iovec out{nullptr, room_bytes};  // nobody looks at it
+    return server->is_short({.message = {&in, 1}, .reply = {&out, 1}});
+  };
+  EXPECT_TRUE(is_short(FUSE_LOOKUP, 10, 144));
+  EXPECT_TRUE(is_short(FUSE_CREATE, 10, 160));
+  EXPECT_TRUE(is_short(FUSE_READ, 40, 4096));
+  EXPECT_FALSE(is_short(FUSE_READ, 40, 128 * 1024));
+  EXPECT_FALSE(is_short(FUSE_WRITE, 128 * 1024, 24));
+  EXPECT_FALSE(is_short(FUSE_FSYNC, 16, 16));
+  EXPECT_FALSE(is_short(FUSE_SYNCFS, 8, 16));
+  EXPECT_FALSE(server->is_short({.message = {}, .reply = {}})) << "no whole header";
+}
+
 TEST_F(SessionTest, room_for_replies_is_respected) {
   temp.write("f", "x");
   EXPECT_TRUE(guest->call(FUSE_LOOKUP, kRoot, Client::name("f"), 15).outcome.has_no_room);

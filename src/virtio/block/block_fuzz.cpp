@@ -60,7 +60,7 @@ void Guest::send_request(FuzzInput& input, uint16_t queue) {
 
 void Guest::step(FuzzInput& input) {
   const auto queue = static_cast<uint16_t>(input.below(kQueues));
-  switch (input.below(9)) {
+  switch (input.below(10)) {
     case 0:
     case 1:
     case 2:
@@ -68,6 +68,14 @@ void Guest::step(FuzzInput& input) {
       [[fallthrough]];
     case 3:
       FuzzRings::kick(device, queue);
+      break;
+    case 8:
+      // As many as make the device trust that there is one at a time.
+      for (uint32_t left = input.below(12); left != 0; --left) {
+        send_request(input, queue);
+        disk.can_do_now = input.below(4) != 0;
+        FuzzRings::ring(device, queue);
+      }
       break;
     case 4:
       rings.scribble(input);

@@ -23,6 +23,11 @@ constexpr uint32_t kMaxSegments = kQueueSize - 2;
 constexpr uint32_t kMaxSegmentBytes = 4 * MiB;
 // A turn of one queue: then other queues, completions and timers get theirs.
 constexpr uint16_t kMaxChainsPerTurn = 128;
+// What a vCPU copies itself: longer copies are better made while it does something else.
+constexpr uint64_t kMaxVcpuBytes = 32 * KiB;
+// Requests that came alone, in a row, before the vCPU runs the next: a guest that has many under
+// way is better off with a thread beside it, also for those that happen to be alone.
+constexpr uint32_t kAloneToTrust = 8;
 // So that one request of a guest keeps a host thread busy for a bounded time.
 constexpr uint32_t kMaxDiscardSectors = 2 * GiB / kSectorBytes;
 constexpr uint32_t kMaxWriteZeroesSectors = 64 * MiB / kSectorBytes;
@@ -119,6 +124,7 @@ void BlockDevice::activate(ActiveState& state) { active_ = &state; }
 void BlockDevice::reset() {
   if (throttle_timer_) loop_.cancel_timer(*throttle_timer_);
   throttle_timer_.reset();
+  submit_left();
   disk_.drain();
   active_ = nullptr;
   queues_to_notify_ = queues_throttled_ = 0;
@@ -126,6 +132,7 @@ void BlockDevice::reset() {
 }
 
 BlockState BlockDevice::save() {
+  submit_left();
   disk_.drain();
   notify();
   return {.is_writeback = is_writeback_.load(std::memory_order_relaxed),
@@ -157,11 +164,44 @@ void BlockDevice::release(Slot& slot) { free_slots_.push_back(&slot); }
 bool BlockDevice::on_kick(uint16_t index) {
   VirtQueue* queue = active_ != nullptr ? active_->queue(index) : nullptr;
   if (queue == nullptr || (queues_throttled_ & (uint64_t{1} << index)) != 0) return false;
+  submit_left();
   const bool has_more =
       serve(*queue, chain_, kMaxChainsPerTurn, [&](Chain& chain) { return handle(index, chain); });
   disk_.end_of_batch();
   notify();
   return has_more;
+}
+
+// HOT
+bool BlockDevice::on_vcpu_kick(uint16_t index) {
+  VirtQueue* queue = active_ != nullptr ? active_->queue(index) : nullptr;
+  if (queue == nullptr) return false;
+  if (!is_idle() || queue->pending() > 1) alone_ = 0;
+  if (alone_ < kAloneToTrust) {
+    ++alone_;
+    return false;
+  }
+  const bool is_all = serve_one(
+      *queue, chain_,
+      [](const Chain& chain) {
+        return chain.readable_bytes() + chain.writable_bytes() <= kMaxVcpuBytes;
+      },
+      [&](Chain& chain) { handle_now(index, chain); });
+  notify();
+  return is_all && left_ == nullptr;
+}
+
+void BlockDevice::handle_now(uint16_t index, Chain& chain) {
+  Slot& slot = acquire();
+  std::swap(slot.chain, chain);
+  slot.queue = index;
+  const Parsed parsed = parse(*active_->queue(index), slot);
+  if (parsed == Parsed::Broken) release(slot);
+  if (parsed == Parsed::Submit && !disk_.try_now(slot)) left_ = &slot;
+}
+
+void BlockDevice::submit_left() {
+  if (left_ != nullptr) disk_.submit(*std::exchange(left_, nullptr));
 }
 
 // False: the rate limiter says "not now", and `chain` is untouched.

@@ -5,6 +5,9 @@
 //
 // A request lives from pop to push_used in a Slot. There are no more of them than descriptors, so a
 // guest bounds only its own memory. Requests that the rate limiter holds back stay in the ring.
+//
+// A short request that comes alone, to a disk that has nothing else to do, is run by the vCPU that
+// kicks if the host's page cache can serve it.
 #pragma once
 
 #include <atomic>
@@ -48,6 +51,8 @@ class BlockDevice final : public VirtioDevice, private DiskClient {
 
   void activate(ActiveState& state) override;
   [[nodiscard]] bool on_kick(uint16_t queue) override;
+  bool takes_vcpu_kicks(uint16_t /*queue*/) const override { return !limiter_.is_limited(); }
+  [[nodiscard]] bool on_vcpu_kick(uint16_t queue) override;
   void reset() override;
 
   const BlockMetrics& metrics() const { return metrics_; }
@@ -64,6 +69,9 @@ class BlockDevice final : public VirtioDevice, private DiskClient {
   Slot& acquire();
   void release(Slot& slot);
   bool handle(uint16_t queue, Chain& chain);
+  void handle_now(uint16_t queue, Chain& chain);
+  void submit_left();
+  bool is_idle() const { return free_slots_.size() == slots_.size(); }
   Parsed parse(VirtQueue& queue, Slot& slot);
   Parsed parse_data(Slot& slot, uint64_t sector, bool is_write);
   Parsed parse_segment(Slot& slot, bool is_discard);
@@ -94,6 +102,8 @@ class BlockDevice final : public VirtioDevice, private DiskClient {
   Chain chain_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Slot*> free_slots_;
+  uint32_t alone_ = 0;             // requests that came alone, in a row, up to kAloneToTrust
+  Slot* left_ = nullptr;           // what a vCPU took from the ring and the loop is to submit
   uint64_t queues_to_notify_ = 0;  // bits
   uint64_t queues_throttled_ = 0;  // bits
   BlockMetrics metrics_;

@@ -94,6 +94,101 @@ TEST_F(BlockTest, written_bytes_are_read_back) {
   EXPECT_EQ(device->metrics().read_bytes.get(), 1024U);
 }
 
+// What the guest must have done before its vCPU runs a request.
+constexpr int kAloneToTrust = 8;
+
+struct VcpuBlockTest : BlockTest {
+  void start_trusted() {
+    start();
+    disk->can_do_now = true;
+    memory->fill(kData, std::byte{0x5a}, 1024);
+    for (int i = 0; i < kAloneToTrust; ++i) {
+      add(RequestType::Out, 0, 512, false);
+      EXPECT_FALSE(device->on_vcpu_kick(0));
+      EXPECT_FALSE(device->on_kick(0));
+      EXPECT_TRUE(driver.take_used());
+    }
+    EXPECT_EQ(disk->done_now, 0);
+    interrupt.used = 0;
+  }
+};
+
+TEST_F(VcpuBlockTest, request_that_comes_alone_like_those_before_is_run_on_the_vcpu) {
+  start_trusted();
+  add(RequestType::Out, 3, 1024, false);
+  EXPECT_TRUE(device->on_vcpu_kick(0));
+  EXPECT_TRUE(driver.take_used());
+  EXPECT_EQ(memory->load<uint8_t>(kStatus), kOk);
+  EXPECT_EQ(disk->bytes[3 * 512], std::byte{0x5a});
+  EXPECT_EQ(interrupt.used, 1);
+  add(RequestType::In, ~uint64_t{0}, 512, true);
+  EXPECT_TRUE(device->on_vcpu_kick(0));
+  EXPECT_EQ(memory->load<uint8_t>(kStatus), kIoError);
+  EXPECT_EQ(disk->done_now, 1);
+}
+
+TEST_F(VcpuBlockTest, crowd_is_for_the_loop_and_so_are_the_next_ones) {
+  start_trusted();
+  add(RequestType::In, 0, 512, true);
+  add(RequestType::In, 0, 512, true);
+  EXPECT_FALSE(device->on_vcpu_kick(0));
+  EXPECT_FALSE(device->on_kick(0));
+  EXPECT_TRUE(driver.take_used());
+  EXPECT_TRUE(driver.take_used());
+  add(RequestType::In, 0, 512, true);
+  EXPECT_FALSE(device->on_vcpu_kick(0));
+  EXPECT_EQ(disk->done_now, 0);
+}
+
+TEST_F(VcpuBlockTest, request_beside_others_and_long_one_are_for_the_loop) {
+  start_trusted();
+  add(RequestType::In, 0, 64 * 1024, true);
+  EXPECT_FALSE(device->on_vcpu_kick(0));
+  disk->is_holding = true;
+  EXPECT_FALSE(device->on_kick(0));
+  add(RequestType::In, 0, 512, true);
+  EXPECT_FALSE(device->on_vcpu_kick(0));
+  EXPECT_EQ(disk->done_now, 0);
+}
+
+TEST_F(VcpuBlockTest, what_would_have_to_wait_goes_on_on_the_loop) {
+  start_trusted();
+  disk->can_do_now = false;
+  const uint64_t reads = device->metrics().reads.get();
+  add(RequestType::In, 0, 512, true);
+  EXPECT_FALSE(device->on_vcpu_kick(0));
+  EXPECT_FALSE(driver.take_used());
+  EXPECT_FALSE(device->on_vcpu_kick(0)) << "one is under way";
+  EXPECT_FALSE(device->on_kick(0));
+  EXPECT_TRUE(driver.take_used());
+  EXPECT_EQ(memory->load<uint8_t>(kStatus), kOk);
+  EXPECT_EQ(device->metrics().reads.get(), reads + 1);
+}
+
+TEST_F(VcpuBlockTest, what_waits_for_the_loop_is_done_before_save_and_reset) {
+  for (const bool is_reset : {false, true}) {
+    start_trusted();
+    disk->can_do_now = false;
+    add(RequestType::In, 0, 512, true);
+    EXPECT_FALSE(device->on_vcpu_kick(0));
+    if (is_reset) {
+      device->reset();
+    } else {
+      (void)device->save();
+    }
+    EXPECT_TRUE(driver.take_used());
+  }
+}
+
+TEST_F(VcpuBlockTest, disk_with_limits_is_for_the_loop) {
+  BlockConfig config;
+  config.limits.operations = {.size = 100, .one_time_burst = 0, .refill_time_ms = 1000};
+  start(config);
+  EXPECT_FALSE(device->takes_vcpu_kicks(0));
+  start();
+  EXPECT_TRUE(device->takes_vcpu_kicks(0));
+}
+
 TEST_F(BlockTest, any_split_into_descriptors_is_understood) {
   start();
   put_header(RequestType::Out, 1);

@@ -1,9 +1,9 @@
 // The two ends of one virtual disk. A back end implements Disk and answers to a DiskClient; this
 // header is all that it knows of the device.
 //
-// Threads: all calls, both ways, on the device's EventLoop thread (or while nothing runs the loop).
-// Requests that are under way at the same time may be served in any order; each of them is valid,
-// at its place, until disk_done().
+// Threads: all calls but try_now(), both ways, on the device's EventLoop thread (or while nothing
+// runs the loop). Requests that are under way at the same time may be served in any order; each of
+// them is valid, at its place, until disk_done().
 #pragma once
 
 #include <sys/uio.h>
@@ -58,6 +58,9 @@ class Disk {
   virtual void commit() {}
   // The device exists from now on; null: it is gone. Nothing is under way then.
   virtual void attach(DiskClient* client) = 0;
+  // Runs a short request if that needs no waiting for storage: true, and disk_done() has been
+  // called. False: nothing was done, submit() is to come. In the loop's turn on any thread.
+  virtual bool try_now(DiskRequest& /*request*/) { return false; }
   // Begins a request. It may wait for end_of_batch().
   virtual void submit(DiskRequest& request) = 0;
   virtual void end_of_batch() = 0;

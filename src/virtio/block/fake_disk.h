@@ -34,6 +34,13 @@ class FakeDisk final : public Disk {
       finish(request);
     }
   }
+  bool try_now(DiskRequest& request) override {
+    if (!can_do_now) return false;
+    seen.push_back(request.kind);
+    ++done_now;
+    finish(request);
+    return true;
+  }
   void end_of_batch() override {}
   void drain() override {
     for (DiskRequest* request : std::exchange(held, {})) finish(*request);
@@ -48,6 +55,8 @@ class FakeDisk final : public Disk {
   std::vector<DiskRequest*> held;
   std::vector<DiskRequest::Kind> seen;
   bool is_holding = false;
+  bool can_do_now = false;
+  int done_now = 0;
   bool last_was_durable = false;
   int os_error = 0;  // the answer to everything
 

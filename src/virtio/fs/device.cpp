@@ -47,6 +47,20 @@ bool FsDevice::on_kick(uint16_t index) {
   return has_more;
 }
 
+// HOT
+bool FsDevice::on_vcpu_kick(uint16_t index) {
+  VirtQueue* queue = active_ != nullptr ? active_->queue(index) : nullptr;
+  if (queue == nullptr) return false;
+  const bool is_all = serve_one(
+      *queue, chain_,
+      [&](const Chain& chain) {
+        return server_.is_short({.message = chain.readable(), .reply = chain.writable()});
+      },
+      [&](Chain& chain) { handle(*queue, chain); });
+  active_->notify_used(index);
+  return is_all;
+}
+
 void FsDevice::handle(VirtQueue& queue, Chain& chain) {
   const FsOutcome outcome = server_.serve({.message = chain.readable(), .reply = chain.writable()});
   metrics_.requests.add();

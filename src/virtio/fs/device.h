@@ -2,7 +2,8 @@
 // replies; what they say is between the guest's FUSE and the FsServer.
 //
 // Threads: as VirtioDevice says; the FsServer lives on the same EventLoop. A request is served to
-// its end in on_kick(), so slow storage holds up this loop, never a vCPU.
+// its end in on_kick(), so slow storage holds up this loop. A short request that comes alone is
+// served by the vCPU that kicks, within the bounds of StallLimit.
 #pragma once
 
 #include <string>
@@ -33,6 +34,9 @@ class FsDevice final : public VirtioDevice {
 
   void activate(ActiveState& state) override { active_ = &state; }
   [[nodiscard]] bool on_kick(uint16_t queue) override;
+  // Not those of forgets: they come in crowds, and nobody waits for them.
+  bool takes_vcpu_kicks(uint16_t queue) const override { return queue >= fs::kFirstRequestQueue; }
+  [[nodiscard]] bool on_vcpu_kick(uint16_t queue) override;
   void reset() override;
 
   const FsMetrics& metrics() const { return metrics_; }

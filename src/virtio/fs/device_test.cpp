@@ -88,6 +88,32 @@ TEST_F(FsDeviceTest, a_request_reaches_the_server_and_its_reply_the_guest) {
   EXPECT_EQ(device.metrics().errors.get(), 0U);
 }
 
+TEST_F(FsDeviceTest, a_short_request_that_comes_alone_is_served_on_the_vcpu) {
+  server.all_are_short = true;
+  requests.add(std::array{Buffer{kMessage, 8, false}, Buffer{kReply, 16, true}});
+  requests.publish();
+  EXPECT_TRUE(device.on_vcpu_kick(kRequests));
+  EXPECT_TRUE(requests.take_used());
+  EXPECT_EQ(interrupt.used, std::vector<uint16_t>{kRequests});
+  EXPECT_TRUE(device.on_vcpu_kick(kRequests)) << "nothing there is nothing left";
+  EXPECT_TRUE(device.takes_vcpu_kicks(kRequests));
+  EXPECT_FALSE(device.takes_vcpu_kicks(fs::kHighPriorityQueue));
+}
+
+TEST_F(FsDeviceTest, long_requests_and_crowds_wait_for_the_loop) {
+  requests.add(std::array{Buffer{kMessage, 8, false}, Buffer{kReply, 16, true}});
+  requests.publish();
+  EXPECT_FALSE(device.on_vcpu_kick(kRequests));
+  server.all_are_short = true;
+  requests.add(std::array{Buffer{kMessage, 8, false}, Buffer{kReply, 16, true}});
+  requests.publish();
+  EXPECT_FALSE(device.on_vcpu_kick(kRequests));
+  EXPECT_TRUE(server.messages.empty());
+  EXPECT_FALSE(device.on_kick(kRequests));
+  EXPECT_TRUE(requests.take_used());
+  EXPECT_TRUE(requests.take_used());
+}
+
 TEST_F(FsDeviceTest, a_request_without_reply_is_given_back_empty) {
   server.wants_reply = false;
   urgent.add({kMessage, 48, false});

@@ -14,6 +14,7 @@ namespace trapeze {
 
 class FakeFsServer final : public FsServer {
  public:
+  bool is_short(const FsRequest&) const override { return all_are_short; }
   FsOutcome serve(const FsRequest& request) override {
     std::string message;
     for (const iovec& part : request.message) {
@@ -49,6 +50,7 @@ class FakeFsServer final : public FsServer {
   std::string reply = std::string(fs::kReplyHeaderBytes, 'r');
   bool wants_reply = true;
   bool is_error = false;
+  bool all_are_short = false;
   int resets = 0;
 
  private:

@@ -38,13 +38,18 @@ void Guest::send_request(FuzzInput& input, uint16_t queue) {
 
 void Guest::step(FuzzInput& input) {
   const auto queue = static_cast<uint16_t>(input.below(kQueues));
-  switch (input.below(6)) {
+  switch (input.below(7)) {
     case 0:
     case 1:
       send_request(input, queue);
       [[fallthrough]];
     case 2:
       FuzzRings::kick(device, queue);
+      break;
+    case 5:
+      send_request(input, queue);
+      server.all_are_short = input.below(4) != 0;
+      FuzzRings::ring(device, queue);
       break;
     case 3:
       rings.scribble(input);

@@ -30,7 +30,10 @@ struct FsOutcome {
 class FsServer {
  public:
   virtual ~FsServer() = default;
-  // Serves one request to its end. The device waits; vCPUs do not.
+  // Whether serve() would usually take no longer than a thread needs to wake up. In the loop's turn
+  // on any thread, as is serve() behind it.
+  virtual bool is_short(const FsRequest& /*request*/) const { return false; }
+  // Serves one request to its end. The device waits.
   virtual FsOutcome serve(const FsRequest& request) = 0;
   // The guest's kernel is gone, or starts anew: forgets all that it held.
   virtual void reset() = 0;

@@ -70,6 +70,10 @@ class FuzzRings {
     for (int turn = 0; turn < 4 && device.on_kick(queue); ++turn) {
     }
   }
+  // As a vCPU does.
+  static void ring(VirtioDevice& device, uint16_t queue) {
+    if (!device.takes_vcpu_kicks(queue) || !device.on_vcpu_kick(queue)) kick(device, queue);
+  }
   // Anything anywhere in the rings.
   void scribble(FuzzInput& input) {
     ram().write(Gpa{input.below(static_cast<uint32_t>(queues_ * kQueueStride))},

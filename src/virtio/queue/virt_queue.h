@@ -136,4 +136,20 @@ template <typename Handle>
   return false;
 }
 
+// The same for VirtioDevice::on_vcpu_kick(): takes the one chain that is there, if is_short(chain).
+// True: nothing is left, the next buffer brings a kick. False: the queue is for the loop; a queue
+// with more than one chain is, too, which is better served while the vCPU goes on.
+template <typename IsShort, typename Handle>
+[[nodiscard]] bool serve_one(VirtQueue& queue, Chain& chain, IsShort&& is_short, Handle&& handle) {
+  if (queue.pending() > 1) return false;
+  if (queue.pop(chain)) {
+    if (!is_short(chain)) {
+      queue.undo_pop();
+      return false;
+    }
+    handle(chain);
+  }
+  return !queue.allow_kicks();
+}
+
 }  // namespace trapeze

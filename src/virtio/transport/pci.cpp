@@ -96,7 +96,7 @@ void VirtioPci::bar_write(unsigned bar, uint64_t offset, Width width, uint64_t v
 // HOT. The value repeats the queue's number; the address says it already.
 void VirtioPci::ring(uint64_t offset) {
   const uint64_t queue = offset / virtio_pci::kNotifyMultiplier;
-  if (has_status(kStatusDriverOk)) host_->kick(static_cast<uint16_t>(queue));
+  if (has_status(kStatusDriverOk)) host_->ring(static_cast<uint16_t>(queue));
 }
 
 // A kick before DRIVER_OK then adds to an eventfd that nobody watches; the device finds it when it
@@ -106,10 +106,12 @@ void VirtioPci::bar_placed(unsigned bar, std::optional<Gpa> address) {
   const unsigned doorbell_bar = has_port_doorbells_ ? virtio_pci::kPortBar : virtio_pci::kBar;
   if (bar != doorbell_bar || interrupts() == nullptr) return;
   for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
+    if (host_->needs_ring(queue)) continue;
     interrupts()->unbind_doorbell(doorbell_place(*bound_at_, queue), doorbell(queue));
   }
   bound_at_ = address;
   for (uint16_t queue = 0; bound_at_ && queue < queue_count(); ++queue) {
+    if (host_->needs_ring(queue)) continue;
     interrupts()->bind_doorbell(doorbell_place(*bound_at_, queue), doorbell(queue));
   }
 }

@@ -43,6 +43,7 @@ class EchoDevice final : public VirtioDevice {
     active->notify_used(index);
     return has_more;
   }
+  bool takes_vcpu_kicks(uint16_t queue) const override { return queue == vcpu_queue; }
   void interrupts_moved() override { ++moves; }
   void reset() override {
     active = nullptr;
@@ -55,6 +56,7 @@ class EchoDevice final : public VirtioDevice {
   int resets = 0;
   int echoed = 0;
   int moves = 0;
+  std::optional<uint16_t> vcpu_queue;
 
  private:
   static constexpr std::array<uint16_t, 2> kSizes{64, 16};
@@ -147,6 +149,17 @@ TEST_F(PciTest, doorbells_are_bound_where_the_bar_is_and_follow_it) {
   EXPECT_EQ(bus.interrupts.doorbells, expected(Gpa{0xc080'0000}));
   bus.config_write(4, Width::Word, 0);  // memory space off
   EXPECT_TRUE(bus.interrupts.doorbells.empty());
+}
+
+// The kernel must not take kicks that a vCPU may serve itself.
+TEST_F(PciTest, doorbell_of_a_queue_for_vcpus_is_not_bound) {
+  device.vcpu_queue = 1;
+  TestBus other_bus{device, *memory, *loop};
+  const std::map<uint64_t, int> first_only{{other_bus.bar().raw() + VirtioPci::doorbell_offset(0),
+                                            other_bus.transport->doorbell(0).get()}};
+  EXPECT_EQ(other_bus.interrupts.doorbells, first_only);
+  other_bus.config_write(4, Width::Word, 0);
+  EXPECT_TRUE(other_bus.interrupts.doorbells.empty());
 }
 
 struct PortTest : PciTest {
