@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include "base/check.h"
+#include "base/event_fd.h"
 
 namespace trapeze {
 namespace {
@@ -95,11 +96,7 @@ void EventLoop::stop() {
   wake();
 }
 
-void EventLoop::wake() {
-  const uint64_t one = 1;
-  // Fails only when the counter is full, and then the loop is awake anyway.
-  [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof(one));
-}
+void EventLoop::wake() { signal_event(wake_); }
 
 void EventLoop::post(Task task) {
   bool was_empty = false;

@@ -1,9 +1,10 @@
 #include "base/unix_socket.h"
 
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <climits>
 #include <cstring>
 
 #include "base/check.h"
@@ -21,14 +22,14 @@ namespace {
 
 using ControlBytes = std::array<char, CMSG_SPACE(sizeof(int) * kMaxSentFds)>;
 
+}  // namespace
+
 msghdr message_of(std::span<const iovec> parts) {
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(parts.data());
-  message.msg_iovlen = parts.size();
+  message.msg_iovlen = std::min<size_t>(parts.size(), IOV_MAX);
   return message;
 }
-
-}  // namespace
 
 ssize_t send_with_fds(int socket, std::span<const iovec> parts, std::span<const int> fds,
                       int flags) {

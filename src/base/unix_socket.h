@@ -1,6 +1,7 @@
 // What unix sockets have and others have not: who is at the other end, and descriptors on the way.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -20,6 +21,9 @@ struct UnixPeer {
 std::optional<UnixPeer> unix_peer(int socket);
 // Whoever may signal and trace this process anyway.
 bool is_own_user_or_root(int socket);
+
+// For sendmsg(2) and recvmsg(2): `parts`, as many as the kernel takes in one call.
+msghdr message_of(std::span<const iovec> parts);
 
 inline constexpr size_t kMaxSentFds = 32;
 // As sendmsg(2) and recvmsg(2). Descriptors go with the first byte, at most kMaxSentFds; those that

@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "base/event_fd.h"
+
 namespace trapeze {
 
 DeviceHost::DeviceHost(VirtioDevice& device, GuestMemory& memory, EventLoop& loop,
@@ -47,11 +49,7 @@ bool DeviceHost::serve_on_vcpu(uint16_t index) {
   return is_served;
 }
 
-void DeviceHost::kick(uint16_t queue) {
-  const uint64_t one = 1;
-  // Cannot fail: the counter has room for 2^64 of them.
-  [[maybe_unused]] const auto written = ::write(doorbells_[queue].get(), &one, sizeof(one));
-}
+void DeviceHost::kick(uint16_t queue) { signal_event(doorbells_[queue]); }
 
 void DeviceHost::move_interrupts() {
   if (is_move_posted_.exchange(true, std::memory_order_acq_rel)) return;

@@ -5,6 +5,7 @@
 
 #include "accel/kvm/ioctl.h"
 #include "accel/kvm/uapi.h"
+#include "base/event_fd.h"
 
 namespace trapeze::kvm {
 namespace {
@@ -35,10 +36,7 @@ class Irqfd final : public MsiEvent {
     if (is_bound_) bind(KVM_IRQFD_FLAG_DEASSIGN);
     is_bound_ = false;
   }
-  void signal() override {
-    const uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(event_.get(), &one, sizeof(one));
-  }
+  void signal() override { signal_event(event_); }
   const Fd& event() const override { return event_; }
 
  private:

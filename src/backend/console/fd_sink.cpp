@@ -7,6 +7,8 @@
 #include <array>
 #include <utility>
 
+#include "base/event_fd.h"
+
 namespace trapeze {
 
 Result<std::unique_ptr<FdSink>> FdSink::create(StreamFd output) {
@@ -44,9 +46,6 @@ bool FdSink::wait_writable() const {
   return wanted[1].revents == 0;
 }
 
-void FdSink::stop() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const auto written = ::write(stop_event_.get(), &one, sizeof(one));
-}
+void FdSink::stop() { signal_event(stop_event_); }
 
 }  // namespace trapeze

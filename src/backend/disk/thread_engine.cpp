@@ -3,6 +3,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/event_fd.h"
+
 namespace trapeze {
 
 Result<std::unique_ptr<IoEngine>> ThreadEngine::create(EventLoop& loop) {
@@ -55,8 +57,7 @@ void ThreadEngine::work() {
     lock.lock();
     done_.emplace_back(op, os_error);
     has_done_.notify_one();
-    const uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(event_.get(), &one, sizeof(one));
+    signal_event(event_);
   }
 }
 

@@ -2,21 +2,14 @@
 
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <string>
+
+#include "base/unix_socket.h"
 
 namespace trapeze {
 
 namespace {
-
-msghdr message_of(std::span<const iovec> parts) {
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(parts.data());
-  message.msg_iovlen = std::min<size_t>(parts.size(), IOV_MAX);
-  return message;
-}
 
 // Without the detour of a message where there is one part.
 ssize_t receive(int socket, std::span<const iovec> to) {

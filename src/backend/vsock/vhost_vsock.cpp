@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/event_fd.h"
 #include "base/log.h"
 
 namespace trapeze {
@@ -47,10 +48,7 @@ Result<void> VhostVsock::start(uint64_t features, std::span<const ServedMemory> 
   TRY(vhost_.set(VHOST_VSOCK_SET_RUNNING, "VHOST_VSOCK_SET_RUNNING", int{1}));
   is_running_ = true;
   // A kick that came between VHOST_SET_VRING_KICK and this was heard and found nobody.
-  for (const ServedRing& ring : rings) {
-    const uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(ring.kick->get(), &one, sizeof(one));
-  }
+  for (const ServedRing& ring : rings) signal_event(*ring.kick);
   return {};
 }
 

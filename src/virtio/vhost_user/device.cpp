@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/event_fd.h"
 #include "base/units.h"
 
 namespace trapeze {
@@ -322,8 +323,7 @@ void VhostUserDevice::kick_backend(Ring& ring) {
   // The back end has the same open file: see clear_event(). A counter that is full needs no kick.
   pollfd room{ring.kick.get(), POLLOUT, 0};
   if (::poll(&room, 1, 0) <= 0) return;
-  const uint64_t one = 1;
-  [[maybe_unused]] const auto written = ::write(ring.kick.get(), &one, sizeof(one));
+  signal_event(ring.kick);
 }
 
 void VhostUserDevice::on_call(uint16_t index) {

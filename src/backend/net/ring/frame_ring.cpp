@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/event_fd.h"
 #include "base/fence.h"
 #include "base/units.h"
 
@@ -57,12 +58,6 @@ Control& control_of(const Mapping& mapping) { return *reinterpret_cast<Control*>
 
 std::byte* place_of(const Mapping& mapping, uint64_t position) {
   return mapping.data() + kControlBytes + position % kBytes;
-}
-
-void signal(const Fd& event) {
-  const uint64_t one = 1;
-  // Fails only when the counter is full, and then it is readable anyway.
-  [[maybe_unused]] const auto written = ::write(event.get(), &one, sizeof(one));
 }
 
 }  // namespace
@@ -126,7 +121,7 @@ bool FrameRingReader::rest() {
   control().wants_wake.store(1, std::memory_order_relaxed);
   full_fence();  // flush() has one, too: one of us sees what the other did
   if (control().written.load(std::memory_order_relaxed) == read_) return true;
-  signal(wake_);  // the writer may have looked before
+  signal_event(wake_);  // the writer may have looked before
   return false;
 }
 
@@ -182,7 +177,7 @@ void FrameRingWriter::flush() {
   full_fence();  // rest() has one, too
   if (control().wants_wake.load(std::memory_order_relaxed) == 0) return;
   control().wants_wake.store(0, std::memory_order_relaxed);
-  signal(wake_);
+  signal_event(wake_);
 }
 
 }  // namespace trapeze
