@@ -426,6 +426,13 @@ TEST_F(NetTest, pairs_are_used_when_the_driver_says_so) {
   EXPECT_EQ(drivers[2]->used_idx(), 1);
 }
 
+TEST_F(NetTest, one_pair_has_one_interrupt_for_all_its_queues) {
+  start(0);
+  EXPECT_TRUE(device->has_one_interrupt());
+  start(0, 2);
+  EXPECT_FALSE(device->has_one_interrupt());
+}
+
 TEST_F(NetTest, without_multiqueue_the_third_queue_is_the_control_queue) {
   start(kMergeable | kControl | net::kFeatureCtrlMacAddr, 4);
   EXPECT_EQ(command_with(net::ControlClass::Mac, net::kMacAddrSet, net::MacAddress{2}),
