@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ constexpr char kRootArgument[] = "trapeze.root=";
 constexpr char kNewRoot[] = "/newroot";
 constexpr char kLower[] = "/newroot.lower";
 constexpr char kLayer[] = "/newroot.layer";
+constexpr char kSharedFolder[] = "virtiofs";
 
 unsigned count_virtio_devices(const char* type) {
   constexpr char kDevices[] = "/sys/bus/virtio/devices";
@@ -86,10 +88,29 @@ bool find_root_order(char* cmdline, RootOrder& order) {
   return false;
 }
 
+// A folder of the host is read in requests of up to a megabyte, as long as one may be
+// (FUSE_MAX_MAX_PAGES), instead of the 128 KiB that suit disks: each has to wake up the other side.
+// The kernel's reply to FUSE_INIT can only lower it. What fails leaves what was.
+void read_further_ahead(const char* where, const char* type) {
+  struct stat info {};
+  if (std::strcmp(type, kSharedFolder) != 0 || ::stat(where, &info) != 0) return;
+  char path[80];
+  std::snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(info.st_dev),
+                minor(info.st_dev));
+  const int setting = ::open(path, O_WRONLY | O_CLOEXEC);
+  if (setting < 0) return;
+  constexpr char kKib[] = "1024\n";
+  [[maybe_unused]] const ssize_t written = ::write(setting, kKib, sizeof(kKib) - 1);
+  ::close(setting);
+}
+
 bool mount_or_complain(const char* device, const char* where, const char* type, unsigned long flags,
                        const char* options) {
   ::mkdir(where, 0755);
-  if (::mount(device, where, type, flags, options) == 0) return true;
+  if (::mount(device, where, type, flags, options) == 0) {
+    read_further_ahead(where, type);
+    return true;
+  }
   char text[200];
   std::snprintf(text, sizeof(text), "cannot mount the root %s as %s%s", device, type,
                 errno == ENODEV ? " (the kernel has no such file system: trapeze kit build)" : "");
@@ -171,13 +192,11 @@ void load_device_drivers() {
     const char* virtio_type;
     const char* module;
   };
-  constexpr Driver kDrivers[] = {{"0x0001", "virtio_net"},
-                                 {"0x0002", "virtio_blk"},
-                                 {"0x0005", "virtio_balloon"},
-                                 {"0x0013", "vmw_vsock_virtio_transport"},
-                                 {"0x001a", "virtiofs"},
-                                 {"0x001b", "nd_pmem"},
-                                 {"0x001b", "virtio_pmem"}};
+  constexpr Driver kDrivers[] = {
+      {"0x0001", "virtio_net"},     {"0x0002", "virtio_blk"},
+      {"0x0005", "virtio_balloon"}, {"0x0013", "vmw_vsock_virtio_transport"},
+      {"0x001a", kSharedFolder},    {"0x001b", "nd_pmem"},
+      {"0x001b", "virtio_pmem"}};
   for (const Driver& driver : kDrivers) {
     if (count_virtio_devices(driver.virtio_type) != 0) load_with_dependencies(driver.module);
   }
@@ -223,7 +242,9 @@ int mount_share(const char* tag, const char* path, bool is_read_only) {
     ::mkdir(folder, 0755);
     folder[i] = end;
   }
-  return ::mount(tag, path, "virtiofs", is_read_only ? MS_RDONLY : 0, nullptr) == 0 ? 0 : errno;
+  if (::mount(tag, path, kSharedFolder, is_read_only ? MS_RDONLY : 0, nullptr) != 0) return errno;
+  read_further_ahead(path, kSharedFolder);
+  return 0;
 }
 
 void settle_disks() {

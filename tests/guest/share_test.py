@@ -161,6 +161,10 @@ class Share(ShareCase):
         self.expect(outcome, 0, b"onethreetwo", "")
         self.assertEqual(self.read("two/new"), b"one")
 
+    def test_files_are_read_in_long_requests(self):
+        outcome = self.in_share("cat /sys/class/bdi/*/read_ahead_kb | grep -c 1024", options=["--rootfs", "/"])
+        self.expect(outcome, 0, b"2\n", "")
+
     def test_what_the_host_changes_is_seen(self):
         self.write("f", b"old")
         process = subprocess.Popen(
