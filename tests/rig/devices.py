@@ -19,6 +19,7 @@ import rig
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 import pairs  # noqa: E402
+import run  # noqa: E402
 
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 PROGRAMS = ("disk_load", "fs_load", "net_peer")
@@ -50,7 +51,8 @@ def add_folder(host, source, target, suffix=""):
 
 
 def make_rig(trapeze, programs):
-    host = rig.Rig()
+    # Made by this binary: with an older one's init the guests would not be as a user finds them.
+    host = rig.Rig(run.find_kit(trapeze, os.environ.get("TRAPEZE_KIT")))
     figures.add_monitors(host, trapeze)
     host.add_python()
     host.add_program("/usr/sbin/mke2fs", "/sbin/mke2fs")
