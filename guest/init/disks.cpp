@@ -90,7 +90,7 @@ bool find_root_order(char* cmdline, RootOrder& order) {
 
 // A folder of the host is read in requests of up to a megabyte, as long as one may be
 // (FUSE_MAX_MAX_PAGES), instead of the 128 KiB that suit disks: each has to wake up the other side.
-// The kernel's reply to FUSE_INIT can only lower it. What fails leaves what was.
+// The server's reply to FUSE_INIT can only lower it. What fails leaves what was.
 void read_further_ahead(const char* where, const char* type) {
   struct stat info {};
   if (std::strcmp(type, kSharedFolder) != 0 || ::stat(where, &info) != 0) return;
@@ -192,11 +192,13 @@ void load_device_drivers() {
     const char* virtio_type;
     const char* module;
   };
-  constexpr Driver kDrivers[] = {
-      {"0x0001", "virtio_net"},     {"0x0002", "virtio_blk"},
-      {"0x0005", "virtio_balloon"}, {"0x0013", "vmw_vsock_virtio_transport"},
-      {"0x001a", kSharedFolder},    {"0x001b", "nd_pmem"},
-      {"0x001b", "virtio_pmem"}};
+  constexpr Driver kDrivers[] = {{"0x0001", "virtio_net"},
+                                 {"0x0002", "virtio_blk"},
+                                 {"0x0005", "virtio_balloon"},
+                                 {"0x0013", "vmw_vsock_virtio_transport"},
+                                 {"0x001a", "virtiofs"},
+                                 {"0x001b", "nd_pmem"},
+                                 {"0x001b", "virtio_pmem"}};
   for (const Driver& driver : kDrivers) {
     if (count_virtio_devices(driver.virtio_type) != 0) load_with_dependencies(driver.module);
   }
