@@ -65,9 +65,8 @@ bool is_time_register(uint8_t index) {
          (index >= kWeekday && index <= kYear) || index == kCentury;
 }
 
-bool is_alarm_register(uint8_t index) {
-  return index == kSecondsAlarm || index == kMinutesAlarm || index == kHoursAlarm;
-}
+// No register of the clock: bytes that only keep what was written.
+bool is_memory(uint8_t index) { return index > kRegD && index != kCentury; }
 
 }  // namespace
 
@@ -143,7 +142,11 @@ uint8_t Rtc::read_cmos() {
 void Rtc::write_cmos(uint8_t value) {
   const uint8_t index = state_.index;
   if (index == kRegC || index == kRegD) return;  // read-only
-  advance();                                     // what was due under the old settings
+  if (is_memory(index)) {
+    state_.cmos[index] = value;
+    return;
+  }
+  advance();  // what was due under the old settings
   if (is_time_register(index)) {
     if (!is_stopped()) registers_from_time();
     state_.cmos[index] = value;
@@ -163,8 +166,7 @@ void Rtc::write_cmos(uint8_t value) {
     state_.cmos[kRegB] = value;
     if (was_stopped && !is_stopped()) time_from_registers();
   } else {
-    state_.cmos[index] = value;
-    if (!is_alarm_register(index)) return;
+    state_.cmos[index] = value;  // of the alarm
   }
   update_irq();
 }

@@ -230,6 +230,16 @@ TEST_F(RtcTest, plain_bytes_are_kept_and_the_nmi_mask_reads_back) {
   EXPECT_EQ(get(0x0f), 0x55);
 }
 
+TEST_F(RtcTest, plain_bytes_leave_the_clocks_events_alone) {
+  set(0x0b, 0x42);  // periodic, 1024 Hz
+  clock_.now_ns += kSecond;
+  set(0x28, 0xd9);
+  const bool has_flag = (rtc_.save().cmos[0x0c] & 0x40) != 0;
+  EXPECT_EQ(has_flag, irq());
+  rtc_.run_timers();
+  EXPECT_TRUE(irq());
+}
+
 TEST_F(RtcTest, restored_clock_keeps_the_guests_time) {
   set_time(0x10, 0x00, 0x00);
   FakeClock later;
