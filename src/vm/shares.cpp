@@ -114,7 +114,8 @@ Result<void> Shares::add(const ShareConfig& config, const FolderLimits& limits, 
   if (!server) return fail("{} {}", config.option, server.error().message);
   unit.server = std::move(*server);
   unit.thread = TRY(EventLoopThread::create(fmt::format("fs{}", index)));
-  unit.device = std::make_unique<FsDevice>(FsConfig{.tag = config.tag}, *unit.server);
+  unit.device =
+      std::make_unique<FsDevice>(FsConfig{.tag = config.tag}, *unit.server, unit.thread->loop());
   unit.transport = TRY(VirtioPci::create_in(pci, fmt::format("virtio-fs{}", index), *unit.device,
                                             memory_, unit.thread->loop()));
   return {};

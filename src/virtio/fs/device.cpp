@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -17,7 +18,8 @@ constexpr uint16_t kMaxChainsPerTurn = 16;
 
 }  // namespace
 
-FsDevice::FsDevice(const FsConfig& config, FsServer& server) : server_(server) {
+FsDevice::FsDevice(const FsConfig& config, FsServer& server, EventLoop& loop)
+    : server_(server), loop_(loop) {
   CHECK(!config.tag.empty() && config.tag.size() <= fs::kTagBytes);
   std::memcpy(config_.tag, config.tag.data(), config.tag.size());
   config_.num_request_queues = kQueueSizes.size() - fs::kFirstRequestQueue;
@@ -32,6 +34,8 @@ void FsDevice::read_config(uint32_t offset, std::span<std::byte> to) {
 void FsDevice::reset() {
   if (active_ == nullptr) return;
   active_ = nullptr;
+  if (forget_timer_) loop_.cancel_timer(*forget_timer_);
+  forget_timer_.reset();
   server_.reset();
 }
 
@@ -39,12 +43,38 @@ void FsDevice::reset() {
 bool FsDevice::on_kick(uint16_t index) {
   VirtQueue* queue = active_ != nullptr ? active_->queue(index) : nullptr;
   if (queue == nullptr) return false;
+  if (index == fs::kHighPriorityQueue) return serve_forgets();
   const bool has_more = serve(*queue, chain_, kMaxChainsPerTurn, [&](Chain& chain) {
     handle(*queue, chain);
     return true;
   });
   active_->notify_used(index);
   return has_more;
+}
+
+bool FsDevice::serve_forgets() {
+  VirtQueue& queue = *active_->queue(fs::kHighPriorityQueue);
+  uint16_t served = 0;
+  bool has_more = false;
+  queue.suppress_kicks();
+  do {
+    for (; served < kMaxChainsPerTurn && queue.pop(chain_); ++served) handle(queue, chain_);
+    has_more = served == kMaxChainsPerTurn;
+  } while (!has_more && queue.allow_kicks_after(kForgetCrowd));
+  active_->notify_used(fs::kHighPriorityQueue);
+  has_forgotten_ |= served != 0;
+  if (!forget_timer_) {
+    forget_timer_ = loop_.start_timer(kForgetWait, [this] { look_for_forgets(); });
+  }
+  return has_more;
+}
+
+void FsDevice::look_for_forgets() {
+  forget_timer_.reset();
+  VirtQueue& queue = *active_->queue(fs::kHighPriorityQueue);
+  // When none came for a while the next one brings a kick again.
+  if (!std::exchange(has_forgotten_, false) && queue.pending() == 0 && !queue.allow_kicks()) return;
+  if (serve_forgets()) active_->kick_again(fs::kHighPriorityQueue);
 }
 
 // HOT

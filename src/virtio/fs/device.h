@@ -4,10 +4,17 @@
 // Threads: as VirtioDevice says; the FsServer lives on the same EventLoop. A request is served to
 // its end in on_kick(), so slow storage holds up this loop. A short request that comes alone is
 // served by the vCPU that kicks, within the bounds of StallLimit.
+//
+// Nobody waits for a FORGET, and one comes with each file that is unlinked or leaves the guest's
+// caches. So while they come the driver kicks for a crowd of them only, and a timer looks for what
+// is less.
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
 
+#include "base/event_loop.h"
 #include "virtio/device.h"
 #include "virtio/fs/metrics.h"
 #include "virtio/fs/protocol.h"
@@ -22,8 +29,12 @@ struct FsConfig {
 
 class FsDevice final : public VirtioDevice {
  public:
-  // `server` must outlive the device.
-  FsDevice(const FsConfig& config, FsServer& server);
+  // A FORGET waits for so many others, or so long.
+  static constexpr uint16_t kForgetCrowd = 32;
+  static constexpr std::chrono::milliseconds kForgetWait{50};
+
+  // `server` and `loop` must outlive the device.
+  FsDevice(const FsConfig& config, FsServer& server, EventLoop& loop);
   ~FsDevice() override { reset(); }
 
   VirtioType type() const override { return VirtioType::FileSystem; }
@@ -46,12 +57,17 @@ class FsDevice final : public VirtioDevice {
   void restore(const FsDeviceState&) {}
 
  private:
+  [[nodiscard]] bool serve_forgets();
+  void look_for_forgets();
   void handle(VirtQueue& queue, Chain& chain);
 
   FsServer& server_;
+  EventLoop& loop_;
   fs::Config config_;
   ActiveState* active_ = nullptr;
   Chain chain_;
+  std::optional<EventLoop::TimerId> forget_timer_;
+  bool has_forgotten_ = false;  // since the timer was started
   FsMetrics metrics_;
 };
 

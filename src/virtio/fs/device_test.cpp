@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 
 #include "virtio/fs/fake_server.h"
 #include "virtio/queue/test_driver.h"
@@ -41,12 +42,13 @@ class FsDeviceTest : public testing::Test {
   }
 
   std::unique_ptr<GuestMemory> memory = make_test_memory();
-  TestDriver urgent{*memory, 16, Gpa{0x1000}};
-  TestDriver requests{*memory, 64, Gpa{0x4000}, {.event_idx = false, .indirect = true}};
+  TestDriver urgent{*memory, 128, Gpa{0x1000}, {.event_idx = true, .indirect = false}};
+  TestDriver requests{*memory, 64, Gpa{0x8000}, {.event_idx = false, .indirect = true}};
   FakeInterrupt interrupt;
   FakeFsServer server;
   std::optional<ActiveState> active;
-  FsDevice device{{.tag = "files"}, server};
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
+  FsDevice device{{.tag = "files"}, server, *loop};
 };
 
 TEST_F(FsDeviceTest, configuration_has_the_tag_and_one_request_queue) {
@@ -64,7 +66,7 @@ TEST_F(FsDeviceTest, configuration_has_the_tag_and_one_request_queue) {
 }
 
 TEST_F(FsDeviceTest, a_tag_may_fill_its_place) {
-  const FsDevice longest({.tag = std::string(fs::kTagBytes, 'x')}, server);
+  const FsDevice longest({.tag = std::string(fs::kTagBytes, 'x')}, server, *loop);
   EXPECT_EQ(longest.config_bytes(), 40U);
 }
 
@@ -160,6 +162,73 @@ TEST_F(FsDeviceTest, reset_makes_the_server_forget_once) {
   device.reset();
   EXPECT_EQ(server.resets, 1);
   EXPECT_FALSE(device.on_kick(kRequests));
+  EXPECT_TRUE(server.messages.empty());
+}
+
+class FsForgetTest : public FsDeviceTest {
+ protected:
+  void SetUp() override {
+    server.wants_reply = false;
+    start();
+  }
+  void forget() {
+    urgent.add({kMessage, 48, false});
+    urgent.publish();
+  }
+  // The loop, for so many waits.
+  void run_for(double waits) {
+    const auto wait = std::chrono::duration_cast<std::chrono::nanoseconds>(FsDevice::kForgetWait);
+    loop->start_timer(
+        std::chrono::nanoseconds(static_cast<int64_t>(static_cast<double>(wait.count()) * waits)),
+        [this] { loop->stop(); });
+    loop->run();
+  }
+};
+
+TEST_F(FsForgetTest, first_forget_brings_a_kick_and_more_of_them_one_for_a_crowd) {
+  forget();
+  EXPECT_TRUE(urgent.needs_kick());
+  EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
+  EXPECT_TRUE(urgent.take_used());
+  for (int i = 1; i < FsDevice::kForgetCrowd; ++i) {
+    forget();
+    EXPECT_FALSE(urgent.needs_kick()) << i;
+  }
+  forget();
+  EXPECT_TRUE(urgent.needs_kick());
+  while (device.on_kick(fs::kHighPriorityQueue)) {
+  }
+  EXPECT_EQ(server.messages.size(), 1U + FsDevice::kForgetCrowd);
+}
+
+TEST_F(FsForgetTest, forgets_that_are_no_crowd_are_looked_for) {
+  forget();
+  EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
+  EXPECT_TRUE(urgent.take_used());
+  urgent.want_interrupt();
+  interrupt.used.clear();
+  forget();
+  forget();
+  run_for(1.5);
+  EXPECT_EQ(server.messages.size(), 3U);
+  EXPECT_EQ(interrupt.used, std::vector<uint16_t>{fs::kHighPriorityQueue});
+}
+
+TEST_F(FsForgetTest, quiet_driver_kicks_for_the_next_one_again) {
+  forget();
+  EXPECT_TRUE(urgent.needs_kick());
+  EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
+  run_for(2.5);  // the first look knows of one
+  forget();
+  EXPECT_TRUE(urgent.needs_kick());
+}
+
+TEST_F(FsForgetTest, nothing_is_looked_for_behind_a_reset) {
+  forget();
+  EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
+  forget();
+  device.reset();
+  run_for(1.5);
   EXPECT_TRUE(server.messages.empty());
 }
 

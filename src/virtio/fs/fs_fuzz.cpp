@@ -20,7 +20,8 @@ struct Guest {
   const uint8_t flags;
   FuzzRings rings{kQueues};
   FakeFsServer server;
-  FsDevice device{{.tag = "fuzz"}, server};
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
+  FsDevice device{{.tag = "fuzz"}, server, *loop};
 };
 
 // Two descriptors, as the driver has them, or a little off.

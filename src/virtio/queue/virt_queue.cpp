@@ -151,20 +151,23 @@ void VirtQueue::suppress_kicks() {
   memory_->mark_written({state_.config.used + split_ring::kFlagsOffset, 2});
 }
 
-bool VirtQueue::allow_kicks() {
+bool VirtQueue::allow_kicks_after(uint16_t buffers) {
   if (is_broken()) return false;
+  const auto half = static_cast<uint16_t>(std::max(1, state_.config.size / 2));
+  buffers = state_.features.event_idx ? std::min(buffers, half) : uint16_t{1};
   state_.are_kicks_allowed = true;
   // The mirror image of needs_interrupt(): this store, then the load of avail.idx in pending(); the
   // driver stores avail.idx, then loads this.
   if (state_.features.event_idx) {
     const uint64_t offset = split_ring::avail_event_offset(state_.config.size);
-    store16(used_ + offset, state_.next_avail, __ATOMIC_SEQ_CST);
+    const auto event = static_cast<uint16_t>(state_.next_avail + buffers - 1);
+    store16(used_ + offset, event, __ATOMIC_SEQ_CST);
     memory_->mark_written({state_.config.used + offset, 2});
   } else {
     store16(used_ + split_ring::kFlagsOffset, 0, __ATOMIC_SEQ_CST);
     memory_->mark_written({state_.config.used + split_ring::kFlagsOffset, 2});
   }
-  return pending() > 0;
+  return pending() >= buffers;
 }
 
 }  // namespace trapeze

@@ -92,7 +92,10 @@ class VirtQueue {
   // at any time. allow_kicks() says whether buffers are pending already: then no kick may come for
   // them, and the device must take them now.
   void suppress_kicks();
-  [[nodiscard]] bool allow_kicks();
+  [[nodiscard]] bool allow_kicks() { return allow_kicks_after(1); }
+  // The same with the `buffers`-th buffer from now, at most half of the queue, where the driver can
+  // do that (event indices). For fewer no kick may ever come: the device looks for them itself.
+  [[nodiscard]] bool allow_kicks_after(uint16_t buffers);
 
   // Marks the queue as broken, for rules of a device type that the queue does not know.
   void mark_broken(QueueFault fault);

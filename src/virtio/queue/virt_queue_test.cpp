@@ -361,6 +361,37 @@ TEST_F(VirtQueueTest, flags_suppress_interrupts_and_kicks) {
   EXPECT_TRUE(queue.needs_interrupt());
   EXPECT_FALSE(queue.needs_interrupt());  // told once
   EXPECT_FALSE(queue.allow_kicks());
+  EXPECT_FALSE(queue.allow_kicks_after(3));  // which these drivers cannot
+  driver.add(Buffer{kData, 4});
+  driver.publish();
+  EXPECT_TRUE(driver.needs_kick());
+}
+
+TEST(VirtQueueEventIdx, kick_comes_with_the_buffer_that_was_asked_for) {
+  const QueueFeatures features{.event_idx = true, .indirect = false};
+  const auto memory = make_test_memory();
+  TestDriver driver(*memory, 16, kRings, features);
+  VirtQueue queue(*memory);
+  ASSERT_EQ(queue.configure(driver.config(), features, 16), QueueFault::None);
+  const auto offer_one = [&] {
+    driver.add(TestDriver::Buffer{kData, 4});
+    driver.publish();
+    return driver.needs_kick();
+  };
+  EXPECT_FALSE(queue.allow_kicks_after(3));
+  EXPECT_FALSE(offer_one());
+  EXPECT_FALSE(offer_one());
+  EXPECT_FALSE(queue.allow_kicks_after(3)) << "two are no three";
+  EXPECT_TRUE(offer_one());
+  EXPECT_TRUE(queue.allow_kicks_after(3)) << "no kick comes for them";
+  Chain chain;
+  while (queue.pop(chain)) queue.push_used(chain, 0);
+  while (driver.take_used()) {
+  }
+  // A driver could not have more under way.
+  EXPECT_FALSE(queue.allow_kicks_after(100));
+  for (int i = 0; i < 7; ++i) EXPECT_FALSE(offer_one()) << i;
+  EXPECT_TRUE(offer_one());
 }
 
 // Model of §2.7.10.1 with unbounded counters: an event at `event` fires when a step goes from at
