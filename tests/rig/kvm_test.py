@@ -233,6 +233,9 @@ class Vhost(unittest.TestCase):
             + case("agent", "vsock_peer call 1000 77 </dev/null")
             + "until vsock_peer call 6000 77 </www/down >/tmp/called; do sleep 0.2; done\n"
             "sha256sum </tmp/called >$RESULTS/called\n")
+    # From each CPU, which have a pair of queues each; and whether the second pair had something to tell.
+    PAIRS = ("for cpu in 1 2; do taskset $cpu wget -q -O - http://10.79.0.1:8080/down | sha256sum; done; "
+             "awk '/virtio[0-9]+-(in|out)put.1/ { count += $2 + $3 } END { print(count > 0) }' /proc/interrupts")
     WATCHER = "echo up; until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done; echo down"
 
     @classmethod
@@ -243,6 +246,10 @@ class Vhost(unittest.TestCase):
                   "sha256sum </www/down >$RESULTS/sum; sleep 1000 | nc -l -p 5000 | sha256sum >$RESULTS/sent &\n"
                   "(until ps | grep '[[]vhost-' >$RESULTS/thread; do sleep 0.2; done) &\n")
         script += run("tap", "--verbose --net tap=tap0,ip=10.77.0.2/24", cls.GUEST)
+        script += ("/sbin/ip tuntap add dev tap2 mode tap multi_queue; ip addr add 10.79.0.1/24 dev tap2\n"
+                   "ip link set tap2 up; (until ps | grep '[[]vhost-' >$RESULTS/threads && "
+                   "[ $(wc -l <$RESULTS/threads) = 2 ]; do sleep 0.2; done) &\n")
+        script += run("pairs", "--verbose --cpus 2 --net tap=tap2,queues=2,ip=10.79.0.2/24", cls.PAIRS)
         script += f"({cls.HOST}) &\n"
         script += run("vsock", "--vsock vhost,cid=77", cls.SOCKETS, stdin="/usr/bin/vsock_peer")
         script += case("doctor", "trapeze doctor --json")
@@ -261,6 +268,12 @@ class Vhost(unittest.TestCase):
     def test_the_kernel_moves_the_frames_and_we_say_so(self):
         self.assertIn("tap0: with vhost-net", Case(self.result, "tap").err)
         self.assertIn(b"vhost-", self.result.files["thread"])
+
+    def test_pairs_of_queues_have_a_thread_of_the_kernel_each(self):
+        pairs, total = Case(self.result, "pairs"), self.result.files["sum"]
+        self.assertEqual((pairs.status, pairs.out), (0, total + total + b"1\n"), pairs)
+        self.assertIn("tap2: with vhost-net", pairs.err)
+        self.assertEqual(self.result.files["threads"].count(b"vhost-"), 2)
 
     def test_interface_that_is_removed_is_a_link_that_is_down(self):
         gone = Case(self.result, "gone")
