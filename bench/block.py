@@ -16,13 +16,14 @@ import tempfile
 import guests
 import pairs
 
+# As disk_load takes them, with colons: --rows has commas between them.
 ROWS = {
-    "read,rand,4096,1": "random read, 4 KiB, depth 1",
-    "read,rand,4096,32": "random read, 4 KiB, depth 32",
-    "write,rand,4096,1": "random write, 4 KiB, depth 1",
-    "write,rand,4096,32": "random write, 4 KiB, depth 32",
-    "read,seq,1048576,4": "sequential read, 1 MiB, depth 4",
-    "write,seq,1048576,4": "sequential write, 1 MiB, depth 4",
+    "read:rand:4096:1": "random read, 4 KiB, depth 1",
+    "read:rand:4096:32": "random read, 4 KiB, depth 32",
+    "write:rand:4096:1": "random write, 4 KiB, depth 1",
+    "write:rand:4096:32": "random write, 4 KiB, depth 32",
+    "read:seq:1048576:4": "sequential read, 1 MiB, depth 4",
+    "write:seq:1048576:4": "sequential write, 1 MiB, depth 4",
 }
 
 
@@ -58,7 +59,7 @@ def main():
         if not options.no_qemu:
             machines.insert(0, stack.enter_context(guests.qemu(
                 options, guests.kernel_arguments(ours), qemu_devices(options, images[1]))))
-        samples.measure(names, lambda row, _: f"/tmp/load /dev/vda {options.seconds} {row}", machines,
+        samples.measure(names, lambda row, _: f"/tmp/load /dev/vda {options.seconds} {row.replace(':', ',')}", machines,
                         options.rounds)
     pairs.report(options, samples, {row: ROWS[row] for row in names}, {"qemu_aio": options.qemu_aio})
 
