@@ -3,7 +3,7 @@
 # Makes the folder it is called in a library trapeze_NAME from all *.cpp that are not tests, a test
 # program NAME_test from all *_test.cpp (each GoogleTest case is one CTest case), and, with
 # TRAPEZE_FUZZ, one libFuzzer program for each *_fuzz.cpp. Short names in DEPS (base, memory, ...)
-# stand for trapeze_<name>; names with "::" or "/" and plain system libraries are used as they are.
+# stand for trapeze_<name>; names with "::" or "/" are used as they are.
 include(GoogleTest)
 
 set(TRAPEZE_ASAN_LEAKS "detect_leaks=1")
@@ -19,7 +19,7 @@ function(trapeze_module NAME)
 
   set(libraries "")
   foreach(dep IN LISTS ARG_DEPS)
-    if(dep MATCHES "::|/|^-|^(z|lzma|zstd|lz4)$")
+    if(dep MATCHES "::|/|^-")
       list(APPEND libraries ${dep})
     else()
       list(APPEND libraries trapeze_${dep})
