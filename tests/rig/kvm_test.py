@@ -223,10 +223,11 @@ class Vhost(unittest.TestCase):
     GUEST = ("wget -q -O /tmp/down http://10.77.0.1:8080/down && sha256sum </tmp/down && "
              "nc 10.77.0.1 5000 </tmp/down && ip link show eth0 >/dev/null && echo sent")
     # The program comes on stdin. Both ways at the same time: once the guest connects, once the host, to another
-    # life of the driver.
+    # life of the driver. It is in use until the guest's kernel has heard that the first connection has ended.
     SOCKETS = ("cat >/tmp/peer; chmod +x /tmp/peer; head -c 2000003 /dev/urandom >/tmp/up; sha256sum </tmp/up; "
                "/tmp/peer call 5000 </tmp/up | sha256sum; driver=vmw_vsock_virtio_transport; "
-               "rmmod $driver && modprobe $driver && /tmp/peer answer 6000 </tmp/up | sha256sum")
+               "until rmmod $driver; do sleep 0.1; done; modprobe $driver && "
+               "/tmp/peer answer 6000 </tmp/up | sha256sum")
     HOST = ("vsock_peer answer 5000 </www/down | sha256sum >$RESULTS/answered\n"
             + case("taken", "trapeze run --vsock vhost,cid=77 -- true")
             + case("named", "trapeze run --vsock vhost,cid=78 --name n -- true")

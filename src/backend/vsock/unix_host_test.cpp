@@ -100,6 +100,16 @@ TEST_F(UnixHostTest, order_reaches_the_guest_and_what_follows_is_its_own) {
   EXPECT_EQ(hear(client), "");
 }
 
+TEST_F(UnixHostTest, stream_takes_all_that_a_guest_may_have_under_way) {
+  const Fd client = connect();
+  say(client, "CONNECT 52\n");
+  run_loop();
+  ASSERT_TRUE(guest.streams.contains(52));
+  std::string packet(64 * 1024, 'p');
+  const iovec part{packet.data(), packet.size()};
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(guest.streams[52]->write({&part, 1}).bytes, packet.size());
+}
+
 TEST_F(UnixHostTest, refusal_closes) {
   const Fd client = connect();
   say(client, "CONNECT 52\n");

@@ -11,6 +11,10 @@ namespace trapeze {
 
 namespace {
 
+// Room for all that a guest may have under way (VsockConnection::kBufferBytes), so that nothing has
+// to be kept for later; as twice as much, socket(7) tells, for what the kernel needs itself.
+constexpr int kSendBufferBytes = 256 * 1024;
+
 // Without the detour of a message where there is one part.
 ssize_t receive(int socket, std::span<const iovec> to) {
   if (to.size() == 1) return ::recv(socket, to[0].iov_base, to[0].iov_len, MSG_DONTWAIT);
@@ -26,6 +30,11 @@ ssize_t send(int socket, std::span<const iovec> from) {
 }
 
 }  // namespace
+
+UnixStream::UnixStream(Fd socket, EventLoop& loop) : socket_(std::move(socket)), loop_(loop) {
+  // What it does not get means only that writes are cut short earlier.
+  ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &kSendBufferBytes, sizeof(kSendBufferBytes));
+}
 
 UnixStream::~UnixStream() {
   if (is_watched_) loop_.unwatch(socket_.get());

@@ -11,7 +11,7 @@ namespace trapeze {
 class UnixStream final : public VsockStream {
  public:
   // `socket` does not block; `loop` must outlive the stream.
-  UnixStream(Fd socket, EventLoop& loop) : socket_(std::move(socket)), loop_(loop) {}
+  UnixStream(Fd socket, EventLoop& loop);
   ~UnixStream() override;
   UnixStream(const UnixStream&) = delete;
   UnixStream& operator=(const UnixStream&) = delete;

@@ -19,7 +19,8 @@ constexpr uint16_t kMaxChainsPerTurn = 16;
 }  // namespace
 
 FsDevice::FsDevice(const FsConfig& config, FsServer& server, EventLoop& loop)
-    : server_(server), loop_(loop) {
+    : server_(server), loop_(loop), forget_crowd_(config.forget_crowd) {
+  CHECK(forget_crowd_ > 0);
   CHECK(!config.tag.empty() && config.tag.size() <= fs::kTagBytes);
   std::memcpy(config_.tag, config.tag.data(), config.tag.size());
   config_.num_request_queues = kQueueSizes.size() - fs::kFirstRequestQueue;
@@ -60,7 +61,7 @@ bool FsDevice::serve_forgets() {
   do {
     for (; served < kMaxChainsPerTurn && queue.pop(chain_); ++served) handle(queue, chain_);
     has_more = served == kMaxChainsPerTurn;
-  } while (!has_more && queue.allow_kicks_after(kForgetCrowd));
+  } while (!has_more && queue.allow_kicks_after(forget_crowd_));
   active_->notify_used(fs::kHighPriorityQueue);
   has_forgotten_ |= served != 0;
   if (!forget_timer_) {

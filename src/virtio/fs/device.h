@@ -25,12 +25,13 @@ namespace trapeze {
 
 struct FsConfig {
   std::string tag;  // the guest mounts it by this name; 1 to fs::kTagBytes bytes
+  // A FORGET waits for so many others (or FsDevice::kForgetWait); what the server keeps for each of
+  // them is no more than it can spare.
+  uint16_t forget_crowd = 32;
 };
 
 class FsDevice final : public VirtioDevice {
  public:
-  // A FORGET waits for so many others, or so long.
-  static constexpr uint16_t kForgetCrowd = 32;
   static constexpr std::chrono::milliseconds kForgetWait{50};
 
   // `server` and `loop` must outlive the device.
@@ -63,6 +64,7 @@ class FsDevice final : public VirtioDevice {
 
   FsServer& server_;
   EventLoop& loop_;
+  const uint16_t forget_crowd_;
   fs::Config config_;
   ActiveState* active_ = nullptr;
   Chain chain_;

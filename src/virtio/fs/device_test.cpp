@@ -41,6 +41,7 @@ class FsDeviceTest : public testing::Test {
     memory->write(kMessage, std::as_bytes(std::span(text)));
   }
 
+  static constexpr uint16_t kCrowd = 20;  // more than a turn
   std::unique_ptr<GuestMemory> memory = make_test_memory();
   TestDriver urgent{*memory, 128, Gpa{0x1000}, {.event_idx = true, .indirect = false}};
   TestDriver requests{*memory, 64, Gpa{0x8000}, {.event_idx = false, .indirect = true}};
@@ -48,7 +49,7 @@ class FsDeviceTest : public testing::Test {
   FakeFsServer server;
   std::optional<ActiveState> active;
   std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
-  FsDevice device{{.tag = "files"}, server, *loop};
+  FsDevice device{{.tag = "files", .forget_crowd = kCrowd}, server, *loop};
 };
 
 TEST_F(FsDeviceTest, configuration_has_the_tag_and_one_request_queue) {
@@ -190,7 +191,7 @@ TEST_F(FsForgetTest, first_forget_brings_a_kick_and_more_of_them_one_for_a_crowd
   EXPECT_TRUE(urgent.needs_kick());
   EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
   EXPECT_TRUE(urgent.take_used());
-  for (int i = 1; i < FsDevice::kForgetCrowd; ++i) {
+  for (int i = 1; i < kCrowd; ++i) {
     forget();
     EXPECT_FALSE(urgent.needs_kick()) << i;
   }
@@ -198,7 +199,7 @@ TEST_F(FsForgetTest, first_forget_brings_a_kick_and_more_of_them_one_for_a_crowd
   EXPECT_TRUE(urgent.needs_kick());
   while (device.on_kick(fs::kHighPriorityQueue)) {
   }
-  EXPECT_EQ(server.messages.size(), 1U + FsDevice::kForgetCrowd);
+  EXPECT_EQ(server.messages.size(), 1U + kCrowd);
 }
 
 TEST_F(FsForgetTest, forgets_that_are_no_crowd_are_looked_for) {
