@@ -114,11 +114,8 @@ Result<void> Shares::add(const ShareConfig& config, const FolderLimits& limits, 
   if (!server) return fail("{} {}", config.option, server.error().message);
   unit.server = std::move(*server);
   unit.thread = TRY(EventLoopThread::create(fmt::format("fs{}", index)));
-  // Each that waits may keep a removed file.
-  const uint32_t crowd = std::clamp(limits.inodes.nameless / 4, 1U, 32U);
-  unit.device = std::make_unique<FsDevice>(
-      FsConfig{.tag = config.tag, .forget_crowd = static_cast<uint16_t>(crowd)}, *unit.server,
-      unit.thread->loop());
+  unit.device =
+      std::make_unique<FsDevice>(FsConfig{.tag = config.tag}, *unit.server, unit.thread->loop());
   unit.transport = TRY(VirtioPci::create_in(pci, fmt::format("virtio-fs{}", index), *unit.device,
                                             memory_, unit.thread->loop()));
   return {};

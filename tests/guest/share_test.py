@@ -521,13 +521,20 @@ class BadShare(ShareCase):
         self.expect_own_error(run("true", options=["--share", f"{self.folder}:/proc/nowhere"]),
                               "/proc/nowhere", "No such file")
 
-    def test_too_few_open_files(self):
-        done = subprocess.run(
-            [PROGRAM, "run", "--share", f"{self.folder}:/s", "--", "true"], capture_output=True,
+    def run_with_open_files(self, limit, script):
+        return subprocess.run(
+            [PROGRAM, "run", "--share", f"{self.folder}:/s", "--", "sh", "-c", script], capture_output=True,
             timeout=LIMIT, check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)))
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+
+    def test_too_few_open_files(self):
+        done = self.run_with_open_files(100, "true")
         self.assertEqual(done.returncode, 125, done)
         self.assertIn(b"ulimit", done.stderr)
+
+    def test_few_open_files_are_enough_to_remove_many(self):
+        done = self.run_with_open_files(330, "cd /s; for i in $(seq 1000); do echo x >f$i; done; rm f*; ls | wc -l")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"0\n", b""))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class FuseServer final : public FsServer {
   static Result<std::unique_ptr<FuseServer>> create(const FolderConfig& config);
 
   bool is_short(const FsRequest& request) const override;
+  bool wants_forgets() const override { return folder_->wants_forgets(); }
   FsOutcome serve(const FsRequest& request) override;
   void reset() override;
 

@@ -81,6 +81,8 @@ class InodeTable {
   void moved(Inode& inode, Inode& parent, const std::string& name);
   // Before the name goes away: keeps what the guest may still have open. ENFILE.
   OsResult<void> keep_nameless(Inode& inode);
+  // The limit of these is near, for which the guest's next FORGETs may be enough.
+  bool wants_forgets() const { return nameless_ >= limits_.nameless / 2; }
 
   // An O_PATH descriptor of the file, valid until trim().
   OsResult<int> descriptor(Inode& inode);

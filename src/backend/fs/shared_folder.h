@@ -137,6 +137,7 @@ class SharedFolder {
 
   // After each request.
   void trim() { inodes_.trim(); }
+  bool wants_forgets() const { return inodes_.wants_forgets(); }
   void reset();
   // While no request is served. Files without a name are not saved.
   FolderState save() const;

@@ -19,8 +19,7 @@ constexpr uint16_t kMaxChainsPerTurn = 16;
 }  // namespace
 
 FsDevice::FsDevice(const FsConfig& config, FsServer& server, EventLoop& loop)
-    : server_(server), loop_(loop), forget_crowd_(config.forget_crowd) {
-  CHECK(forget_crowd_ > 0);
+    : server_(server), loop_(loop) {
   CHECK(!config.tag.empty() && config.tag.size() <= fs::kTagBytes);
   std::memcpy(config_.tag, config.tag.data(), config.tag.size());
   config_.num_request_queues = kQueueSizes.size() - fs::kFirstRequestQueue;
@@ -46,7 +45,7 @@ bool FsDevice::on_kick(uint16_t index) {
   if (queue == nullptr) return false;
   if (index == fs::kHighPriorityQueue) return serve_forgets();
   const bool has_more = serve(*queue, chain_, kMaxChainsPerTurn, [&](Chain& chain) {
-    handle(*queue, chain);
+    handle_request(*queue, chain);
     return true;
   });
   active_->notify_used(index);
@@ -59,9 +58,11 @@ bool FsDevice::serve_forgets() {
   bool has_more = false;
   queue.suppress_kicks();
   do {
-    for (; served < kMaxChainsPerTurn && queue.pop(chain_); ++served) handle(queue, chain_);
+    for (; served < kMaxChainsPerTurn && queue.pop(forget_chain_); ++served) {
+      handle(queue, forget_chain_);
+    }
     has_more = served == kMaxChainsPerTurn;
-  } while (!has_more && queue.allow_kicks_after(forget_crowd_));
+  } while (!has_more && queue.allow_kicks_after(kForgetCrowd));
   active_->notify_used(fs::kHighPriorityQueue);
   has_forgotten_ |= served != 0;
   if (!forget_timer_) {
@@ -87,9 +88,17 @@ bool FsDevice::on_vcpu_kick(uint16_t index) {
       [&](const Chain& chain) {
         return server_.is_short({.message = chain.readable(), .reply = chain.writable()});
       },
-      [&](Chain& chain) { handle(*queue, chain); });
+      [&](Chain& chain) { handle_request(*queue, chain); });
   active_->notify_used(index);
   return is_all;
+}
+
+void FsDevice::handle_request(VirtQueue& queue, Chain& chain) {
+  const bool has_forgets = active_->queue(fs::kHighPriorityQueue) != nullptr;
+  if (has_forgets && server_.wants_forgets() && serve_forgets()) {
+    active_->kick_again(fs::kHighPriorityQueue);
+  }
+  handle(queue, chain);
 }
 
 void FsDevice::handle(VirtQueue& queue, Chain& chain) {

@@ -25,13 +25,13 @@ namespace trapeze {
 
 struct FsConfig {
   std::string tag;  // the guest mounts it by this name; 1 to fs::kTagBytes bytes
-  // A FORGET waits for so many others (or FsDevice::kForgetWait); what the server keeps for each of
-  // them is no more than it can spare.
-  uint16_t forget_crowd = 32;
 };
 
 class FsDevice final : public VirtioDevice {
  public:
+  // A FORGET waits for so many others, or so long, or for a request that the server has no room
+  // for.
+  static constexpr uint16_t kForgetCrowd = 32;
   static constexpr std::chrono::milliseconds kForgetWait{50};
 
   // `server` and `loop` must outlive the device.
@@ -60,14 +60,15 @@ class FsDevice final : public VirtioDevice {
  private:
   [[nodiscard]] bool serve_forgets();
   void look_for_forgets();
+  void handle_request(VirtQueue& queue, Chain& chain);
   void handle(VirtQueue& queue, Chain& chain);
 
   FsServer& server_;
   EventLoop& loop_;
-  const uint16_t forget_crowd_;
   fs::Config config_;
   ActiveState* active_ = nullptr;
   Chain chain_;
+  Chain forget_chain_;
   std::optional<EventLoop::TimerId> forget_timer_;
   bool has_forgotten_ = false;  // since the timer was started
   FsMetrics metrics_;

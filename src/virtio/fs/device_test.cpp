@@ -41,7 +41,6 @@ class FsDeviceTest : public testing::Test {
     memory->write(kMessage, std::as_bytes(std::span(text)));
   }
 
-  static constexpr uint16_t kCrowd = 20;  // more than a turn
   std::unique_ptr<GuestMemory> memory = make_test_memory();
   TestDriver urgent{*memory, 128, Gpa{0x1000}, {.event_idx = true, .indirect = false}};
   TestDriver requests{*memory, 64, Gpa{0x8000}, {.event_idx = false, .indirect = true}};
@@ -49,7 +48,7 @@ class FsDeviceTest : public testing::Test {
   FakeFsServer server;
   std::optional<ActiveState> active;
   std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
-  FsDevice device{{.tag = "files", .forget_crowd = kCrowd}, server, *loop};
+  FsDevice device{{.tag = "files"}, server, *loop};
 };
 
 TEST_F(FsDeviceTest, configuration_has_the_tag_and_one_request_queue) {
@@ -191,7 +190,7 @@ TEST_F(FsForgetTest, first_forget_brings_a_kick_and_more_of_them_one_for_a_crowd
   EXPECT_TRUE(urgent.needs_kick());
   EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
   EXPECT_TRUE(urgent.take_used());
-  for (int i = 1; i < kCrowd; ++i) {
+  for (int i = 1; i < FsDevice::kForgetCrowd; ++i) {
     forget();
     EXPECT_FALSE(urgent.needs_kick()) << i;
   }
@@ -199,7 +198,7 @@ TEST_F(FsForgetTest, first_forget_brings_a_kick_and_more_of_them_one_for_a_crowd
   EXPECT_TRUE(urgent.needs_kick());
   while (device.on_kick(fs::kHighPriorityQueue)) {
   }
-  EXPECT_EQ(server.messages.size(), 1U + kCrowd);
+  EXPECT_EQ(server.messages.size(), 1U + FsDevice::kForgetCrowd);
 }
 
 TEST_F(FsForgetTest, forgets_that_are_no_crowd_are_looked_for) {
@@ -222,6 +221,22 @@ TEST_F(FsForgetTest, quiet_driver_kicks_for_the_next_one_again) {
   run_for(2.5);  // the first look knows of one
   forget();
   EXPECT_TRUE(urgent.needs_kick());
+}
+
+TEST_F(FsForgetTest, server_that_is_full_gets_them_before_the_next_request) {
+  forget();
+  EXPECT_FALSE(device.on_kick(fs::kHighPriorityQueue));
+  put_message("forget");
+  forget();
+  memory->write(kMessage + 0x100, std::as_bytes(std::span("unlink", 6)));
+  requests.add(Buffer{kMessage + 0x100, 6, false});
+  requests.publish();
+  server.messages.clear();
+  server.is_full = server.all_are_short = true;
+  EXPECT_TRUE(device.on_vcpu_kick(kRequests));
+  ASSERT_EQ(server.messages.size(), 2U);
+  EXPECT_EQ(server.messages[0].substr(0, 6), "forget");
+  EXPECT_EQ(server.messages[1], "unlink");
 }
 
 TEST_F(FsForgetTest, nothing_is_looked_for_behind_a_reset) {

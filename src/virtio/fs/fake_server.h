@@ -15,6 +15,7 @@ namespace trapeze {
 class FakeFsServer final : public FsServer {
  public:
   bool is_short(const FsRequest&) const override { return all_are_short; }
+  bool wants_forgets() const override { return is_full; }
   FsOutcome serve(const FsRequest& request) override {
     std::string message;
     for (const iovec& part : request.message) {
@@ -51,6 +52,7 @@ class FakeFsServer final : public FsServer {
   bool wants_reply = true;
   bool is_error = false;
   bool all_are_short = false;
+  bool is_full = false;
   int resets = 0;
 
  private:

@@ -33,6 +33,8 @@ class FsServer {
   // Whether serve() would usually take no longer than a thread needs to wake up. In the loop's turn
   // on any thread, as is serve() behind it.
   virtual bool is_short(const FsRequest& /*request*/) const { return false; }
+  // That the guest should forget what it can, before the next request. As is_short().
+  virtual bool wants_forgets() const { return false; }
   // Serves one request to its end. The device waits.
   virtual FsOutcome serve(const FsRequest& request) = 0;
   // The guest's kernel is gone, or starts anew: forgets all that it held.
