@@ -50,6 +50,7 @@ void Guest::step(FuzzInput& input) {
     case 5:
       send_request(input, queue);
       server.all_are_short = input.below(4) != 0;
+      server.is_full = input.below(4) == 0;
       FuzzRings::ring(device, queue);
       break;
     case 3:
