@@ -193,7 +193,9 @@ bool NetDevice::serve_send(uint16_t index) {
   const uint16_t number = net::transmit_queue(index);
   VirtQueue* queue = active_->queue(number);
   if (queue == nullptr || pair.wants_send || pair.is_send_throttled) return false;
+  const uint64_t before = metrics_.sent_bytes.get();
   NetTurn turn = has_link_ ? pair.sender.serve(*queue) : pair.sender.drop_all(*queue);
+  bulk_.note_turn(metrics_.sent_bytes.get() - before);
   if (turn.end == NetTurn::End::Lost) {
     lose_link();
     turn = pair.sender.drop_all(*queue);
@@ -210,8 +212,10 @@ void NetDevice::serve_receive(uint16_t index) {
   const uint16_t number = net::receive_queue(index);
   VirtQueue* queue = active_->queue(number);
   if (queue == nullptr || !has_link_ || pair.is_receive_throttled) return;
+  const uint64_t before = metrics_.received_bytes.get();
   const NetTurn turn = pair.receiver.serve(*queue);
   active_->notify_used(number);
+  bulk_.note_turn(metrics_.received_bytes.get() - before);
   // After a full turn the back end says again that it is ready, when others had their turn.
   const bool waits_for_backend =
       turn.end == NetTurn::End::Blocked || turn.end == NetTurn::End::More;

@@ -13,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/bulk_mode.h"
 #include "base/clock.h"
 #include "base/event_loop.h"
 #include "virtio/device.h"
@@ -128,6 +129,7 @@ class NetDevice final : public VirtioDevice, private NetClient {
   Chain control_chain_;
   ServedRings rings_;  // while the back end works on them itself
   NetMetrics metrics_;
+  BulkMode bulk_;
 };
 
 }  // namespace trapeze
