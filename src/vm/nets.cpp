@@ -59,7 +59,8 @@ Result<void> Nets::add(const NetConfig& config, PciRoot& pci) {
     unit.device =
         std::make_unique<NetDevice>(NetDeviceConfig{.mac = config.mac,
                                                     .send_limits = config.send_limits,
-                                                    .receive_limits = config.receive_limits},
+                                                    .receive_limits = config.receive_limits,
+                                                    .waits_in_streams = is_kvm_},
                                     *unit.backend, loop, clock_);
   });
   unit.transport = TRY(VirtioPci::create_in(pci, "virtio-" + name, *unit.device, memory_, loop));
@@ -71,7 +72,7 @@ TapSettings::Vhost Nets::vhost_for(const NetConfig& config) const {
   if (config.vhost == NetConfig::Vhost::On) return TapSettings::Vhost::On;
   const bool is_limited =
       config.send_limits != RateLimits{} || config.receive_limits != RateLimits{};
-  const bool is_wanted = config.vhost == NetConfig::Vhost::Auto && prefers_vhost_ && !is_limited;
+  const bool is_wanted = config.vhost == NetConfig::Vhost::Auto && is_kvm_ && !is_limited;
   return is_wanted ? TapSettings::Vhost::IfPossible : TapSettings::Vhost::Off;
 }
 

@@ -51,9 +51,10 @@ class Nets {
  public:
   static constexpr size_t kMaxNets = 8;
 
-  // Both must outlive the cards. `prefers_vhost`: where nothing else is said and it is possible.
-  Nets(GuestMemory& memory, const Clock& clock, bool prefers_vhost)
-      : memory_(memory), clock_(clock), prefers_vhost_(prefers_vhost) {}
+  // Both must outlive the cards. `is_kvm`: vhost-net is taken where nothing else is said and it is
+  // possible, and doorbells stop a vCPU.
+  Nets(GuestMemory& memory, const Clock& clock, bool is_kvm)
+      : memory_(memory), clock_(clock), is_kvm_(is_kvm) {}
   ~Nets();
   Nets(const Nets&) = delete;
   Nets& operator=(const Nets&) = delete;
@@ -79,7 +80,7 @@ class Nets {
 
   GuestMemory& memory_;
   const Clock& clock_;
-  const bool prefers_vhost_;
+  const bool is_kvm_;
   std::vector<Unit> units_;
 };
 

@@ -51,7 +51,8 @@ NetDevice::NetDevice(const NetDeviceConfig& config, NetBackend& backend, EventLo
       features_(features_of(backend.info())),
       send_limiter_(config.send_limits, clock.monotonic_ns()),
       receive_limiter_(config.receive_limits, clock.monotonic_ns()),
-      rings_(backend.info().name, loop) {
+      rings_(backend.info().name, loop),
+      waits_in_streams_(config.waits_in_streams) {
   CHECK(pair_count_ >= 1 && pair_count_ <= NetDeviceConfig::kMaxPairs);
   for (uint16_t i = 0; i < pair_count_; ++i) {
     pairs_.push_back(
@@ -195,7 +196,7 @@ bool NetDevice::serve_send(uint16_t index) {
   if (queue == nullptr || pair.wants_send || pair.is_send_throttled) return false;
   const uint64_t before = metrics_.sent_bytes.get();
   NetTurn turn = has_link_ ? pair.sender.serve(*queue) : pair.sender.drop_all(*queue);
-  bulk_.note_turn(metrics_.sent_bytes.get() - before);
+  if (waits_in_streams_) bulk_.note_turn(metrics_.sent_bytes.get() - before);
   if (turn.end == NetTurn::End::Lost) {
     lose_link();
     turn = pair.sender.drop_all(*queue);
@@ -215,7 +216,7 @@ void NetDevice::serve_receive(uint16_t index) {
   const uint64_t before = metrics_.received_bytes.get();
   const NetTurn turn = pair.receiver.serve(*queue);
   active_->notify_used(number);
-  bulk_.note_turn(metrics_.received_bytes.get() - before);
+  if (waits_in_streams_) bulk_.note_turn(metrics_.received_bytes.get() - before);
   // After a full turn the back end says again that it is ready, when others had their turn.
   const bool waits_for_backend =
       turn.end == NetTurn::End::Blocked || turn.end == NetTurn::End::More;

@@ -33,6 +33,7 @@ struct NetDeviceConfig {
   net::MacAddress mac{};
   RateLimits send_limits;
   RateLimits receive_limits;
+  bool waits_in_streams = false;  // BulkMode: for vCPUs that a doorbell stops
 };
 
 class NetDevice final : public VirtioDevice, private NetClient {
@@ -129,6 +130,7 @@ class NetDevice final : public VirtioDevice, private NetClient {
   Chain control_chain_;
   ServedRings rings_;  // while the back end works on them itself
   NetMetrics metrics_;
+  const bool waits_in_streams_;
   BulkMode bulk_;
 };
 
