@@ -54,17 +54,15 @@ bool FsDevice::on_kick(uint16_t index) {
 
 bool FsDevice::serve_forgets() {
   VirtQueue& queue = *active_->queue(fs::kHighPriorityQueue);
-  uint16_t served = 0;
-  bool has_more = false;
-  queue.suppress_kicks();
-  do {
-    for (; served < kMaxChainsPerTurn && queue.pop(forget_chain_); ++served) {
-      handle(queue, forget_chain_);
-    }
-    has_more = served == kMaxChainsPerTurn;
-  } while (!has_more && queue.allow_kicks_after(kForgetCrowd));
+  const bool has_more = serve(
+      queue, forget_chain_, kMaxChainsPerTurn,
+      [&](Chain& chain) {
+        handle(queue, chain);
+        has_forgotten_ = true;
+        return true;
+      },
+      kForgetCrowd);
   active_->notify_used(fs::kHighPriorityQueue);
-  has_forgotten_ |= served != 0;
   if (!forget_timer_) {
     forget_timer_ = loop_.start_timer(kForgetWait, [this] { look_for_forgets(); });
   }

@@ -1,5 +1,7 @@
 #include "virtio/net/device.h"
 
+#include <sched.h>
+
 #include "virtio/net/device_fixture.h"
 
 namespace trapeze {
@@ -403,6 +405,24 @@ TEST_F(NetTest, save_gives_held_buffers_back_and_restore_goes_on) {
   backend->arrive("after");
   backend->tell_ready();
   EXPECT_EQ(received(*drivers[0]->take_used(), 0).substr(12), "after");
+}
+
+TEST_F(NetTest, thread_waits_in_streams_where_that_is_wanted) {
+  const auto send = [this](size_t bytes, int frames) {
+    for (int i = 0; i < frames; ++i) {
+      put_frame(std::string(bytes, 'f'));
+      (void)device->on_kick(1);
+      EXPECT_TRUE(drivers[1]->take_used());
+    }
+    return ::sched_getscheduler(0);
+  };
+  start(0);
+  EXPECT_EQ(send(5000, 20), SCHED_OTHER);
+  NetDeviceConfig waiting;
+  waiting.waits_in_streams = true;
+  start(0, 1, waiting);
+  EXPECT_EQ(send(5000, 20), SCHED_BATCH);
+  EXPECT_EQ(send(60, 100), SCHED_OTHER);
 }
 
 }  // namespace

@@ -122,9 +122,11 @@ class VirtQueue {
 // it and returns true to go on; false means that the device cannot take more now: `chain` is then
 // put back, and the device calls again later without waiting for a kick.
 // Returns true when it stopped at `max_chains` with work left, so that one busy queue cannot keep a
-// thread for itself: the caller comes back after others had their turn.
+// thread for itself: the caller comes back after others had their turn. Behind it the driver kicks
+// with the `kicks_after`-th buffer (VirtQueue::allow_kicks_after).
 template <typename Handle>
-[[nodiscard]] bool serve(VirtQueue& queue, Chain& chain, uint16_t max_chains, Handle&& handle) {
+[[nodiscard]] bool serve(VirtQueue& queue, Chain& chain, uint16_t max_chains, Handle&& handle,
+                         uint16_t kicks_after = 1) {
   uint16_t served = 0;
   queue.suppress_kicks();
   do {
@@ -135,7 +137,7 @@ template <typename Handle>
       }
       if (++served == max_chains) return true;
     }
-  } while (queue.allow_kicks());
+  } while (queue.allow_kicks_after(kicks_after));
   return false;
 }
 
