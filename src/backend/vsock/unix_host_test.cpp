@@ -1,6 +1,8 @@
 #include "backend/vsock/unix_host.h"
 
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,6 +15,8 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
+#include <thread>
 
 namespace trapeze {
 namespace {
@@ -178,6 +182,102 @@ TEST_F(UnixHostTest, stream_is_ready_only_for_what_is_wanted) {
   run_loop();
   EXPECT_EQ(listener.calls, before);
   stream.attach(nullptr);
+}
+
+// A guest that answers each message with itself.
+struct Echo final : VsockStreamListener {
+  explicit Echo(VsockStream& of) : stream(of) {
+    stream.attach(this);
+    stream.want(true, false);
+  }
+  ~Echo() override { stream.attach(nullptr); }
+  void stream_ready() override {
+    ++calls;
+    char text[100];
+    const iovec room{text, sizeof(text)};
+    const auto got = stream.read({&room, 1});
+    has_ended |= got.status == VsockStream::Status::End;
+    if (got.bytes == 0) return;
+    heard.append(text, got.bytes);
+    const iovec part{text, got.bytes};
+    if (is_silent) return;
+    EXPECT_EQ(stream.write({&part, 1}).bytes, got.bytes);
+  }
+  VsockStream& stream;
+  std::string heard;
+  int calls = 0;
+  bool has_ended = false;
+  bool is_silent = false;
+};
+
+struct UnixHostTalkTest : UnixHostTest {
+  UnixHostTalkTest() {
+    say(client, "CONNECT 5\n");
+    run_loop();
+    echo.emplace(*guest.streams.at(5));
+    const int had = messages_held();
+    std::thread talker([&] {
+      for (int i = 0; i < 30; ++i) {
+        say(client, "turn");
+        char text[4];
+        EXPECT_EQ(::recv(client.get(), text, sizeof(text), 0), 4);
+      }
+      loop->stop();
+    });
+    loop->run();
+    talker.join();
+    EXPECT_EQ(had, 0);
+    EXPECT_GT(messages_held(), 0);
+    echo->heard.clear();
+  }
+  // In bytes of the sender's room.
+  int messages_held() const {
+    int bytes = 0;
+    EXPECT_EQ(::ioctl(client.get(), SIOCOUTQ, &bytes), 0);
+    return bytes;
+  }
+  Fd client = connect();
+  std::optional<Echo> echo;
+};
+
+TEST_F(UnixHostTalkTest, end_right_behind_a_message_is_seen) {
+  say(client, "last");
+  ::shutdown(client.get(), SHUT_WR);
+  run_loop();
+  EXPECT_EQ(echo->heard, "last");
+  EXPECT_TRUE(echo->has_ended);
+  EXPECT_EQ(hear(client), "last");
+}
+
+TEST_F(UnixHostTalkTest, message_while_the_guest_has_no_buffer_is_seen_later) {
+  echo->stream.want(false, false);
+  say(client, "waits");
+  run_loop();
+  EXPECT_EQ(echo->heard, "");
+  echo->stream.want(true, false);
+  run_loop();
+  EXPECT_EQ(echo->heard, "waits");
+}
+
+TEST_F(UnixHostTalkTest, stream_that_ends_is_no_reset) {
+  echo.reset();
+  guest.streams.clear();
+  char byte = 0;
+  EXPECT_EQ(::recv(client.get(), &byte, 1, 0), 0) << errno;
+}
+
+TEST_F(UnixHostTalkTest, sender_has_its_room_back_after_a_silence) {
+  echo->calls = 0;
+  for (int i = 0; i < 20 && messages_held() != 0; ++i) run_loop();
+  EXPECT_EQ(messages_held(), 0);
+  EXPECT_LE(echo->calls, 3);  // what is held does not keep the loop awake
+  echo->is_silent = true;
+  for (const char* text : {"one", "two", "three"}) {
+    say(client, text);
+    run_loop();
+    EXPECT_EQ(messages_held(), 0);
+  }
+  EXPECT_EQ(echo->heard, "onetwothree");
 }
 
 TEST_F(UnixHostTest, socket_in_use_is_refused_and_a_stale_one_replaced) {

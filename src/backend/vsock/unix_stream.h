@@ -2,6 +2,11 @@
 // Threads: as virtio/vsock/host.h says.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "backend/vsock/quiet_reader.h"
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "virtio/vsock/host.h"
@@ -24,10 +29,19 @@ class UnixStream final : public VsockStream {
   void accepted(uint32_t host_port) override;
 
  private:
+  void apply_events();
+  void on_events(uint32_t events);
+  void follow_reader();
+  void start_silence_timer();
+
   Fd socket_;
   EventLoop& loop_;
+  QuietReader reader_;
   VsockStreamListener* listener_ = nullptr;
+  uint32_t wanted_events_ = 0;
   bool is_watched_ = false;
+  bool is_quiet_ = false;  // as the reader was when the events were applied
+  std::optional<EventLoop::TimerId> silence_timer_;
 };
 
 }  // namespace trapeze

@@ -35,7 +35,9 @@ class VsockStream {
   // Neither blocks. read() gives Ok with at least one byte, End at the end of the stream.
   virtual Outcome read(std::span<const iovec> to) = 0;
   virtual Outcome write(std::span<const iovec> from) = 0;
-  // For which of them stream_ready() shall be called when they can go on. At first: neither.
+  // For which of them stream_ready() shall be called when they can go on. At first: neither. Of
+  // bytes that a read() left behind nobody may tell again: where it filled its room, read on, or
+  // want no reading meanwhile.
   virtual void want(bool reading, bool writing) = 0;
   // The other side gets end of file after what was written.
   virtual void end_writing() = 0;
