@@ -30,8 +30,9 @@ void add_parts_of(std::span<const iovec> chain, uint64_t bytes, std::vector<iove
 
 }  // namespace
 
-VsockDevice::VsockDevice(uint64_t guest_cid, VsockHost& host, EventLoop& loop)
-    : guest_cid_(guest_cid), host_(host), loop_(loop) {
+VsockDevice::VsockDevice(uint64_t guest_cid, VsockHost& host, EventLoop& loop,
+                         bool waits_in_streams)
+    : guest_cid_(guest_cid), host_(host), loop_(loop), waits_in_streams_(waits_in_streams) {
   host_.attach(this);
 }
 
@@ -223,6 +224,7 @@ bool VsockDevice::serve_receive() {
   VirtQueue* queue = active_->queue(vsock::kReceiveQueue);
   if (queue == nullptr) return false;
   queue->suppress_kicks();
+  const uint64_t before = metrics_.host_to_guest_bytes.get();
   uint16_t served = 0;
   while (has_packet() && served < kMaxPacketsPerTurn) {
     const uint16_t taken = take_buffers(*queue);
@@ -236,6 +238,8 @@ bool VsockDevice::serve_receive() {
     served = static_cast<uint16_t>(served + used);
   }
   if (served != 0) tell_answer();
+  // Not for what the guest sends: measured, that loses.
+  if (waits_in_streams_) bulk_.note_turn(metrics_.host_to_guest_bytes.get() - before);
   return served >= kMaxPacketsPerTurn && has_packet();
 }
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/bulk_mode.h"
 #include "base/event_loop.h"
 #include "virtio/device.h"
 #include "virtio/vsock/connection.h"
@@ -27,8 +28,9 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   // A guest that opens more is refused: each costs the host a file descriptor.
   static constexpr size_t kMaxConnections = 4096;
 
-  // `host` and `loop` must outlive the device.
-  VsockDevice(uint64_t guest_cid, VsockHost& host, EventLoop& loop);
+  // `host` and `loop` must outlive the device. `waits_in_streams`: BulkMode while many bytes come
+  // from the host, for vCPUs that a doorbell stops.
+  VsockDevice(uint64_t guest_cid, VsockHost& host, EventLoop& loop, bool waits_in_streams = false);
   ~VsockDevice() override;
 
   VirtioType type() const override { return VirtioType::Vsock; }
@@ -109,6 +111,8 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   uint32_t next_host_port_ = 1U << 30;
   TransportReset transport_reset_;
   VsockMetrics metrics_;
+  const bool waits_in_streams_;
+  BulkMode bulk_;
 };
 
 }  // namespace trapeze

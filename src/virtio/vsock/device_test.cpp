@@ -1,6 +1,7 @@
 #include "virtio/vsock/device.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include "virtio/queue/test_driver.h"
 #include "virtio/vsock/fake_host.h"
@@ -34,7 +35,7 @@ struct Packet {
 };
 
 struct VsockTest : ::testing::Test {
-  VsockTest() {
+  explicit VsockTest(bool waits_in_streams = false) : device(kCid, host, *loop, waits_in_streams) {
     for (TestDriver* driver : {&receive, &transmit, &events}) {
       active.queues.emplace_back(std::in_place, *memory);
       EXPECT_EQ(active.queues.back()->configure(driver->config(), {}, 256), QueueFault::None);
@@ -130,7 +131,7 @@ struct VsockTest : ::testing::Test {
   uint32_t forwarded = 0;
   FakeHost host;
   std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
-  VsockDevice device{kCid, host, *loop};
+  VsockDevice device;
 };
 
 TEST_F(VsockTest, guest_connects_and_both_talk) {
@@ -326,6 +327,25 @@ TEST_F(VsockTest, much_data_is_read_into_many_buffers_at_once) {
   peer.to_guest = "answer";
   EXPECT_EQ(settle().size(), 1U);
 }
+
+struct VsockStreamTest : VsockTest, ::testing::WithParamInterface<bool> {
+  VsockStreamTest() : VsockTest(GetParam()) {}
+};
+
+TEST_P(VsockStreamTest, thread_waits_in_streams_to_the_guest_where_that_is_wanted) {
+  credit = MiB;
+  FakePeer& peer = connect();
+  const auto stream = [&](size_t bytes, int times) {
+    for (int i = 0; i < times; ++i) {
+      peer.to_guest = std::string(bytes, 'x');
+      EXPECT_FALSE(settle().empty());
+    }
+    return ::sched_getscheduler(0);
+  };
+  EXPECT_EQ(stream(5000, 20), GetParam() ? SCHED_BATCH : SCHED_OTHER);
+  EXPECT_EQ(stream(60, 100), SCHED_OTHER);
+}
+INSTANTIATE_TEST_SUITE_P(Waits, VsockStreamTest, ::testing::Bool());
 
 TEST_F(VsockTest, stream_is_paused_while_the_guest_has_no_buffers) {
   gives_back = false;
