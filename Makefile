@@ -8,7 +8,7 @@ CTEST_ARGS ?=
 
 PACKAGES := build-essential cmake ninja-build ccache pkg-config python3 cpio nasm \
   libfmt-dev libgtest-dev liburing-dev nlohmann-json3-dev libcli11-dev libzydis-dev \
-  libxbyak-dev libslirp-dev libseccomp-dev busybox-static e2fsprogs xfsprogs squashfs-tools erofs-utils fio iperf3 iproute2 \
+  libxbyak-dev libslirp-dev libseccomp-dev busybox-static e2fsprogs xfsprogs squashfs-tools erofs-utils acpica-tools fio iperf3 iproute2 \
   zlib1g-dev liblzma-dev liblz4-dev libzstd-dev qemu-system-x86 qemu-utils qemu-system-common
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 

@@ -13,12 +13,14 @@ TEST_F(SessionTest, init_offers_what_we_keep) {
   EXPECT_EQ(out.major, 7U);
   EXPECT_EQ(out.max_write, 1U << 20);
   EXPECT_EQ(out.max_pages, 256U);
-  for (const uint32_t flag : {FUSE_MAX_PAGES, FUSE_BIG_WRITES, FUSE_ASYNC_READ, FUSE_DO_READDIRPLUS,
-                              FUSE_ATOMIC_O_TRUNC, FUSE_PARALLEL_DIROPS}) {
+  for (const uint32_t flag : std::initializer_list<uint32_t>{
+           FUSE_MAX_PAGES, FUSE_BIG_WRITES, FUSE_ASYNC_READ, FUSE_DO_READDIRPLUS,
+           FUSE_ATOMIC_O_TRUNC, FUSE_PARALLEL_DIROPS}) {
     EXPECT_NE(out.flags & flag, 0U) << flag;
   }
-  for (const uint32_t flag : {FUSE_WRITEBACK_CACHE, FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS,
-                              FUSE_POSIX_ACL, FUSE_SETXATTR_EXT}) {
+  for (const uint32_t flag :
+       std::initializer_list<uint32_t>{FUSE_WRITEBACK_CACHE, FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS,
+                                       FUSE_POSIX_ACL, FUSE_SETXATTR_EXT}) {
     EXPECT_EQ(out.flags & flag, 0U) << flag;
   }
 }

@@ -4,9 +4,11 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -39,10 +41,12 @@ class FuzzRings {
   GuestMemory& memory() { return ram(); }
   uint16_t queues() const { return queues_; }
 
-  // Fresh memory, and the device with all its queues.
-  void start(VirtioDevice& device, uint64_t features, QueueFeatures queue_features) {
+  // Fresh memory, and the device with all its queues. `doorbell`: for a device that hands rings on.
+  void start(VirtioDevice& device, uint64_t features, QueueFeatures queue_features,
+             std::function<const Fd&(uint16_t)> doorbell = {}) {
     CHECK(ram().fill(Gpa{0}, std::byte{0}, kRamBytes));
     active_.emplace(ActiveState{ram(), interrupt_, features, [](uint16_t) {}, {}});
+    active_->take_doorbell = std::move(doorbell);
     active_->queues.reserve(queues_);
     for (uint16_t i = 0; i < queues_; ++i) {
       const TestDriver layout(ram(), kRingSize, Gpa{i * kQueueStride}, queue_features);
