@@ -12,7 +12,7 @@
 
 namespace trapeze {
 
-struct FakeInterrupts final : InterruptSink {
+struct FakeWires final : InterruptSink {
   void set_irq_level(Gsi gsi, bool asserted) override {
     bool& level = levels[gsi.raw()];
     edges += asserted && !level;

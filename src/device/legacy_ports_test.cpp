@@ -194,7 +194,7 @@ class TestDeviceTest : public testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(device_.attach_to(bus_)); }
   BoardBus bus_;
-  FakeInterrupts interrupts_;
+  FakeWires interrupts_;
   FakePower power_;
   TestDevice device_{interrupts_, power_};
 };

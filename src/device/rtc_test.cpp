@@ -50,7 +50,7 @@ class RtcTest : public testing::Test {
   }
 
   FakeClock clock_ = clock_at(kLeapDayEnd);
-  FakeInterrupts interrupts_;
+  FakeWires interrupts_;
   FakeTimers timers_;
   Rtc rtc_{
       {.ram_size_bytes = 6 * GiB, .vcpus = 4}, clock_, IrqLine(interrupts_, Gsi{kGsi}), timers_};

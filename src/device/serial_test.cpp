@@ -22,7 +22,7 @@ class SerialTest : public testing::Test {
   }
   bool irq() { return sink_irq_.levels[kGsi]; }
 
-  FakeInterrupts sink_irq_;
+  FakeWires sink_irq_;
   FakeSink sink_;
   Serial uart_{IrqLine(sink_irq_, Gsi{kGsi}), sink_};
 };
@@ -191,7 +191,7 @@ TEST_F(SerialTest, restored_uart_goes_on) {
   out(kFcr, 0x01);
   out(kIer, 0x01);
   receive("hello");
-  FakeInterrupts other_irq;
+  FakeWires other_irq;
   Serial other(IrqLine(other_irq, Gsi{kGsi}), sink_);
   other.restore(uart_.save());
   EXPECT_EQ(other.save(), uart_.save());

@@ -40,7 +40,7 @@ WalkRequest explicit_request(const Cpu& cpu, bool write) {
   return request;
 }
 
-void fill_tlb(Cpu& cpu, Tlb& tlb, uint64_t linear, const Translation& translation) {
+void fill_tlb(Cpu& cpu, Tlb& tlb, uint64_t linear, const PageTranslation& translation) {
   const uint64_t page = align_down(linear, kPageSize);
   const uint64_t frame = align_down(translation.gpa, kPageSize);
   const std::byte* host = cpu.env->memory->host(Gpa{frame}, kPageSize);
@@ -58,7 +58,7 @@ void fill_tlb(Cpu& cpu, Tlb& tlb, uint64_t linear, const Translation& translatio
 
 bool translate_piece(Cpu& cpu, Tlb& tlb, uint64_t linear, unsigned size, WalkRequest request,
                      Pieces& pieces) {
-  Translation translation;
+  PageTranslation translation;
   if (!walk(cpu, linear, request, translation)) return false;
   fill_tlb(cpu, tlb, linear, translation);
   pieces.gpa[pieces.count] = translation.gpa;
@@ -183,7 +183,7 @@ bool fill_fast_tlb(Cpu& cpu, uint64_t linear, bool write) {
   const TlbEntry& entry = cpu.tlb->entry(linear);
   if ((write ? entry.write_tag : entry.read_tag) != page) {
     if (is_long_mode(cpu) && !is_canonical(cpu, linear)) return false;
-    Translation translation;
+    PageTranslation translation;
     if (!walk(cpu, linear, explicit_request(cpu, write), translation)) {
       cpu.fault = {};
       return false;

@@ -251,7 +251,7 @@ bool translate_fetch(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
     raise(cpu, kGP, 0);
     return false;
   }
-  Translation translation;
+  PageTranslation translation;
   WalkRequest request;
   request.fetch = true;
   request.user = cpu.cpl == 3;

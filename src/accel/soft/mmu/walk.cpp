@@ -60,7 +60,7 @@ class Walker {
   }
 
   // One try; `retry` says that an entry changed under us.
-  bool run(Translation& out, bool& retry) {
+  bool run(PageTranslation& out, bool& retry) {
     retry = false;
     rights_ = kWritable | kUser;
     no_execute_ = false;
@@ -98,7 +98,7 @@ class Walker {
   }
 
   // The leaf: rights, accessed and dirty bits, the address.
-  bool finish(const Entry& leaf, uint64_t frame, uint64_t page_size, Translation& out,
+  bool finish(const Entry& leaf, uint64_t frame, uint64_t page_size, PageTranslation& out,
               bool& retry) {
     if (!permitted()) return fault(kPfPresent);
     const uint64_t bits = kAccessed | (request_.write ? kDirty : 0);
@@ -127,7 +127,7 @@ class Walker {
   }
 
   // 8-byte tables from `level` (4: PML4) down to the page.
-  bool run_levels(unsigned level, uint64_t table, Translation& out, bool& retry) {
+  bool run_levels(unsigned level, uint64_t table, PageTranslation& out, bool& retry) {
     for (;; --level) {
       const unsigned shift = 12 + 9 * (level - 1);
       const Entry entry = read_entry(cpu_, table + ((linear_ >> shift) & 511) * 8, true);
@@ -149,13 +149,13 @@ class Walker {
     }
   }
 
-  bool run_pae(Translation& out, bool& retry) {
+  bool run_pae(PageTranslation& out, bool& retry) {
     const uint64_t pdpte = cpu_.tlbs->pdpte[(linear_ >> 30) & 3];
     if ((pdpte & kPresent) == 0) return fault(0);
     return run_levels(2, pdpte & kTableMask, out, retry);
   }
 
-  bool run_32bit(Translation& out, bool& retry) {
+  bool run_32bit(PageTranslation& out, bool& retry) {
     const Entry pde =
         read_entry(cpu_, (cpu_.cr3 & 0xffff'f000U) + ((linear_ >> 22) & 1023) * 4, false);
     const bool large = (pde.value & kLarge) != 0 && (cpu_.cr4 & kCr4Pse) != 0;
@@ -182,7 +182,7 @@ class Walker {
 
 }  // namespace
 
-bool walk(Cpu& cpu, uint64_t linear, WalkRequest request, Translation& out) {
+bool walk(Cpu& cpu, uint64_t linear, WalkRequest request, PageTranslation& out) {
   if ((cpu.cr0 >> 31) == 0) {  // CR0.PG
     out = {linear & 0xffff'ffffU, true, true, false};
     return true;

@@ -15,7 +15,7 @@ struct WalkRequest {
   bool ac_override = false;  // supervisor access to user pages allowed under SMAP (EFLAGS.AC)
 };
 
-struct Translation {
+struct PageTranslation {
   uint64_t gpa = 0;       // of the very byte
   bool writable = false;  // by this kind of access, and the dirty bit is already set
   bool global = false;
@@ -23,6 +23,6 @@ struct Translation {
 };
 
 // Translates one canonical linear address, sets accessed and dirty bits. False with #PF pending.
-bool walk(Cpu& cpu, uint64_t linear, WalkRequest request, Translation& out);
+bool walk(Cpu& cpu, uint64_t linear, WalkRequest request, PageTranslation& out);
 
 }  // namespace trapeze::soft
