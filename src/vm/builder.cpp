@@ -196,7 +196,9 @@ Result<void> VmBuilder::create_unix_vsock() {
   vm_->vsock_hosts_ = std::make_unique<SplitHost>(vm_->vsock_host_.get(), vm_->agent_host_.get(),
                                                   agent::kSessionPort);
   const uint64_t cid = config_.vsock ? config_.vsock->guest_cid : vsock::kFirstGuestCid;
-  vm_->vsock_ = std::make_unique<VsockDevice>(cid, *vm_->vsock_hosts_, connections_.loop, is_kvm_);
+  auto device = std::make_unique<VsockDevice>(cid, *vm_->vsock_hosts_, connections_.loop, is_kvm_);
+  vm_->own_vsock_ = device.get();
+  vm_->vsock_ = std::move(device);
   return {};
 }
 

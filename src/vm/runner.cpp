@@ -18,6 +18,8 @@ using std::chrono::seconds;
 // From the order to power off to "it hangs". A guest on a loaded host needs well under a second.
 constexpr seconds kPowerOffLimit{10};
 constexpr seconds kSlowBootNotice{60};
+// For a program of the host that takes nothing of what the guest has sent it.
+constexpr seconds kDeliveryLimit{5};
 constexpr size_t kTailLines = 48;         // a panic with its call trace and registers
 constexpr std::byte kSerialEscape{0x01};  // Ctrl-A, then x, as in other machine monitors
 
@@ -252,6 +254,7 @@ void Runner::stop_ordered(std::chrono::milliseconds timeout) {
 }
 
 void Runner::command_failed(const agent::ExecFailed& failure) {
+  if (has_vm_ended()) return;
   CommandFailure explained = explain_failure(*config_.command, failure);
   say(std::move(explained.message));
   outcome_.status = explained.status;
@@ -260,6 +263,7 @@ void Runner::command_failed(const agent::ExecFailed& failure) {
 }
 
 void Runner::command_ended(const agent::Exited& end) {
+  if (has_vm_ended()) return;
   outcome_.timeline.exit_ns = now_ns();
   if (!status_known_) outcome_.status = status_of(end);
   status_known_ = true;
@@ -267,6 +271,7 @@ void Runner::command_ended(const agent::Exited& end) {
 }
 
 void Runner::agent_broken(const std::string& why) {
+  if (has_vm_ended()) return;
   give_up(kStatusOwnError, "the guest's agent failed: " + why);
 }
 
@@ -282,6 +287,7 @@ void Runner::order_power_off() {
   phase_ = Phase::Ending;
   session_->power_off();
   loop_->start_timer(kPowerOffLimit, [this] {
+    if (phase_ != Phase::Ending) return;
     give_up(outcome_.status,
             fmt::format("the guest did not power off within {} s after its command: stopped",
                         kPowerOffLimit.count()));
@@ -300,13 +306,34 @@ void Runner::give_up(int status, std::string message) {
 
 void Runner::on_vm_end() {
   if (phase_ == Phase::Over) return;
-  const Phase before = phase_;
-  phase_ = Phase::Over;
-  loop_->stop();
+  const bool is_ordered = phase_ == Phase::Ending;
+  phase_ = Phase::Delivering;
   vm_->stop();
   const VmEnd end = vm_->end();
-  if (before == Phase::Ending && end.reason == EndReason::PoweredOff) return;
-  explain_end(end);
+  if (!is_ordered || end.reason != EndReason::PoweredOff) explain_end(end);
+  status_known_ = true;
+  deliver_rest();
+}
+
+void Runner::deliver_rest() {
+  vm_->deliver_rest([this] {
+    phase_ = Phase::Over;
+    loop_->stop();
+  });
+  if (phase_ == Phase::Over) return;
+  raw_terminal_.reset();  // from here on Ctrl-C is a signal
+  watch_delivery(vm_->undelivered_bytes());
+}
+
+void Runner::watch_delivery(uint64_t undelivered) {
+  loop_->start_timer(kDeliveryLimit, [this, undelivered] {
+    if (phase_ == Phase::Over) return;
+    const uint64_t left = vm_->undelivered_bytes();
+    if (left < undelivered) return watch_delivery(left);
+    give_up(outcome_.status,
+            fmt::format("--vsock: {} bytes of the guest are lost: nobody took them for {} s", left,
+                        kDeliveryLimit.count()));
+  });
 }
 
 void Runner::explain_end(const VmEnd& end) {

@@ -3,8 +3,12 @@
 // Phase        leaves on                                          to
 // Booting      agent_ready (or no command: start)                 Running
 // Running      command ended or failed: orders power-off          Ending
-//              the VM ended, a signal, the timeout, an escape     Over
-// Ending       the VM ended, or did not in kPowerOffLimit         Over
+//              the VM ended                                       Delivering
+//              a signal, the timeout, an escape                   Over
+// Ending       the VM ended                                       Delivering
+//              it did not in kPowerOffLimit                       Over
+// Delivering   what the guest sent is where it belongs, or
+//              nobody took any of it in kDeliveryLimit            Over
 #pragma once
 
 #include <chrono>
@@ -34,7 +38,7 @@ class Runner final : private AgentListener, private RoomListener {
   RunOutcome run();  // once
 
  private:
-  enum class Phase : uint8_t { Booting, Running, Ending, Over };
+  enum class Phase : uint8_t { Booting, Running, Ending, Delivering, Over };
 
   Runner(const RunConfig& config, std::unique_ptr<EventLoop> loop);
   Result<void> open_console();
@@ -50,6 +54,9 @@ class Runner final : private AgentListener, private RoomListener {
   void tell_started();
   void stop_ordered(std::chrono::milliseconds timeout);
   void on_vm_end();
+  bool has_vm_ended() const { return phase_ == Phase::Delivering || phase_ == Phase::Over; }
+  void deliver_rest();
+  void watch_delivery(uint64_t undelivered);
   void explain_end(const VmEnd& end);
   void explain_reset();
   void order_power_off();

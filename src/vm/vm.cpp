@@ -57,6 +57,15 @@ VmEnd Vm::end() const {
   return end_.value_or(VmEnd{});
 }
 
+void Vm::deliver_rest(std::function<void()> on_done) {
+  if (own_vsock_ == nullptr) return on_done();
+  own_vsock_->finish(std::move(on_done));
+}
+
+uint64_t Vm::undelivered_bytes() const {
+  return own_vsock_ == nullptr ? 0 : own_vsock_->undelivered_bytes();
+}
+
 void Vm::vcpu_ended(VcpuId vcpu, ExitReason reason, std::string error) {
   std::string detail = fmt::format("vCPU {}: {}", vcpu.raw(), error);
   request_end(

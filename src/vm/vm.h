@@ -29,6 +29,7 @@
 #include "virtio/rng/device.h"
 #include "virtio/rng/host_entropy.h"
 #include "virtio/transport/pci.h"
+#include "virtio/vsock/device.h"
 #include "vm/board.h"
 #include "vm/disks.h"
 #include "vm/nets.h"
@@ -69,6 +70,10 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   void stop();
   // After on_end, or stop().
   VmEnd end() const;
+  // After stop(): what the guest has sent to programs of the host that take it slowly is brought to
+  // them while the loop runs. `on_done` is called once, maybe at once.
+  void deliver_rest(std::function<void()> on_done);
+  uint64_t undelivered_bytes() const;
 
   Serial& serial() { return board_->serial(); }
   GuestMemory& memory() { return *memory_; }
@@ -124,6 +129,7 @@ class Vm final : private PowerEvents, private DebugExitEvents {
   std::unique_ptr<SplitHost> vsock_hosts_;
   std::unique_ptr<VhostVsock> vsock_service_;
   std::unique_ptr<VirtioDevice> vsock_;
+  VsockDevice* own_vsock_ = nullptr;  // vsock_, where its streams end in this process
   std::unique_ptr<VirtioPci> vsock_pci_;
   std::unique_ptr<Pmems> pmems_;
   std::unique_ptr<Disks> disks_;

@@ -49,7 +49,8 @@ class VsockCase(GuestCase):
         options = os.environ.get("TRAPEZE_TEST_OPTIONS", "").split()
         process = subprocess.Popen(
             [PROGRAM, "run", "--vsock", vsock or self.path, *options, "--", "sh", "-c", script],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.stderr.close)
         self.addCleanup(process.stdin.close)
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)
@@ -154,6 +155,53 @@ class Vsock(VsockCase):
         stdout, _ = process.communicate(data, timeout=LIMIT)
         self.assertEqual((process.returncode, stdout), (0, b"got %d\n" % len(data)))
         self.assertTrue(seen == [data])
+
+    def fill_a_slow_reader(self, can_read):
+        """A guest that ends when nothing goes to its reader any more; that starts by `can_read`."""
+        seen = []
+        has_read = threading.Event()
+
+        def take(connection):
+            with connection:
+                can_read.wait(LIMIT)
+                received = b""
+                while part := connection.recv(1 << 16):
+                    received += part
+                seen.append(received)
+                has_read.set()
+
+        self.listen(take)
+        process = self.start("fill", PORT)
+        sent = int(process.stdout.readline())
+        self.assertGreater(sent, 256 << 10)
+        pattern = (bytes(range(251)) * (sent // 251 + 1))[:sent]
+        return process, lambda: has_read.wait(LIMIT) and seen[0] == pattern
+
+    def test_bytes_for_a_slow_reader_outlive_the_machine(self):
+        can_read = threading.Event()
+        process, has_all = self.fill_a_slow_reader(can_read)
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        can_read.set()
+        self.assertEqual(process.wait(timeout=LIMIT), 0)
+        self.assertTrue(has_all())
+
+    def test_reader_that_takes_nothing_is_given_up(self):
+        can_read = threading.Event()
+        process, has_all = self.fill_a_slow_reader(can_read)
+        self.assertEqual(process.wait(timeout=LIMIT), 0)
+        can_read.set()
+        self.assertFalse(has_all())
+        self.assertRegex(process.stderr.read().decode(), r"--vsock: \d+ bytes of the guest are lost")
+
+    def test_signal_ends_the_wait_for_a_slow_reader(self):
+        can_read = threading.Event()
+        process, _ = self.fill_a_slow_reader(can_read)
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.terminate()
+        self.assertEqual(process.wait(timeout=1), 0)  # the command's: it had ended
+        can_read.set()
 
     def test_port_that_nobody_listens_on_is_refused(self):
         process = self.start("call", PORT + 7)

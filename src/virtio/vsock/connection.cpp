@@ -24,6 +24,22 @@ VsockConnection::VsockConnection(const VsockKey& key, State state,
   pause_or_go_on();
 }
 
+VsockConnection::~VsockConnection() {
+  if (stream_ != nullptr) stream_->attach(nullptr);
+}
+
+void VsockConnection::leave_rest(LastBytes& to) {
+  if (waiting_done_ == waiting_.size()) return;
+  waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(waiting_done_));
+  to.add(std::move(stream_), std::move(waiting_));
+}
+
+void VsockConnection::fail() {
+  waiting_.clear();  // nobody is there to take it
+  waiting_done_ = 0;
+  queue(kReset);
+}
+
 void VsockConnection::queue(uint8_t what) {
   const bool was_idle = pending_ == 0;
   pending_ = static_cast<uint8_t>(pending_ | what);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "virtio/vsock/host.h"
+#include "virtio/vsock/last_bytes.h"
 #include "virtio/vsock/metrics.h"
 #include "virtio/vsock/protocol.h"
 
@@ -46,12 +47,15 @@ class VsockConnection final : private VsockStreamListener {
 
   VsockConnection(const VsockKey& key, State state, std::unique_ptr<VsockStream> stream,
                   Owner& owner, VsockMetrics& metrics);
-  ~VsockConnection() override { stream_->attach(nullptr); }
+  ~VsockConnection() override;
   VsockConnection(const VsockConnection&) = delete;
   VsockConnection& operator=(const VsockConnection&) = delete;
 
   const VsockKey& key() const { return key_; }
   bool is_over() const { return state_ == State::Over; }
+  // The guest has no more to do with it: what the host's side has still to get goes on without.
+  // Nothing may be called after it.
+  void leave_rest(LastBytes& to);
   // A packet of the guest, and its bytes, header.len of them, where the guest may still change
   // them. False: it breaks the rules; the connection is to be reset.
   bool handle(const vsock::Header& header, std::span<const iovec> data);
@@ -79,7 +83,7 @@ class VsockConnection final : private VsockStreamListener {
 
   void stream_ready() override;
   void queue(uint8_t what);
-  void fail() { queue(kReset); }
+  void fail();
   bool take_data(uint32_t bytes, std::span<const iovec> data);
   void tell_room();
   bool flush();

@@ -53,9 +53,25 @@ void VsockDevice::activate(ActiveState& state) {
 void VsockDevice::reset() {
   stop_waiting();
   active_ = nullptr;
-  ready_.clear();
-  connections_.clear();
+  leave_all();
   loose_resets_.clear();
+}
+
+void VsockDevice::finish(std::function<void()> on_done) {
+  if (active_ != nullptr && active_->queue(vsock::kTransmitQueue) != nullptr) {
+    // As many turns as there can be packets: a ring that something writes to yet is no hold-up.
+    constexpr int kTurns = kQueueSizes[vsock::kTransmitQueue] / kMaxPacketsPerTurn + 1;
+    for (int turn = 0; turn < kTurns && serve_transmit(); ++turn) {
+    }
+  }
+  leave_all();
+  last_bytes_.when_done(std::move(on_done));
+}
+
+void VsockDevice::leave_all() {
+  ready_.clear();
+  for (auto& [key, connection] : connections_) connection->leave_rest(last_bytes_);
+  connections_.clear();
 }
 
 void VsockDevice::restore(const VsockState& state) {
@@ -155,7 +171,10 @@ void VsockDevice::handle_packet(const vsock::Header& header, std::span<const iov
     remove(found);
     return refuse(header);
   }
-  if (found->second->is_over()) remove(found);
+  if (!found->second->is_over()) return;
+  // A guest resets what has not been taken in the time that it gives a closed connection.
+  found->second->leave_rest(last_bytes_);
+  remove(found);
 }
 
 void VsockDevice::remove(Connections::iterator at) {
@@ -164,7 +183,7 @@ void VsockDevice::remove(Connections::iterator at) {
 }
 
 void VsockDevice::open(const vsock::Header& header) {
-  if (connections_.size() >= kMaxConnections) return refuse(header);
+  if (connections() >= kMaxConnections) return refuse(header);
   auto stream = host_.connect(header.dst_port);
   if (stream == nullptr) return refuse(header);
   const VsockKey key{header.dst_port, header.src_port};
@@ -188,7 +207,7 @@ void VsockDevice::refuse(const vsock::Header& header) {
 // Host to guest -----------------------------------------------------------------------------------
 
 void VsockDevice::host_connects(uint32_t guest_port, std::unique_ptr<VsockStream> stream) {
-  if (active_ == nullptr || connections_.size() >= kMaxConnections) return;
+  if (active_ == nullptr || connections() >= kMaxConnections) return;
   VsockKey key{next_host_port_, guest_port};
   while (connections_.contains(key)) ++key.host_port;
   next_host_port_ = key.host_port == 0xffff'fffe ? 1U << 30 : key.host_port + 1;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "virtio/device.h"
 #include "virtio/vsock/connection.h"
 #include "virtio/vsock/host.h"
+#include "virtio/vsock/last_bytes.h"
 #include "virtio/vsock/metrics.h"
 #include "virtio/vsock/state.h"
 #include "virtio/vsock/transport_reset.h"
@@ -45,7 +47,14 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   void reset() override;
 
   const VsockMetrics& metrics() const { return metrics_; }
-  size_t connections() const { return connections_.size(); }
+  // With those that are over but for bytes that the host's side has not taken.
+  size_t connections() const { return connections_.size() + last_bytes_.streams(); }
+
+  // For when the guest runs no more: ends all connections, and brings to the host's side what the
+  // guest had sent on them while the loop runs. `on_done` is called once, maybe at once.
+  void finish(std::function<void()> on_done);
+  // What the host's side has not taken of it.
+  size_t undelivered_bytes() const { return last_bytes_.bytes(); }
 
   VsockState save() const { return {.guest_cid = guest_cid_}; }
   // Before the transport's restore(), which activates the device.
@@ -70,6 +79,7 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   void open(const vsock::Header& header);
   void refuse(const vsock::Header& header);
   void remove(Connections::iterator at);
+  void leave_all();
   bool serve_receive();
   bool has_packet() const { return !ready_.empty() || !loose_resets_.empty(); }
   uint16_t take_buffers(VirtQueue& queue);
@@ -106,6 +116,7 @@ class VsockDevice final : public VirtioDevice, private VsockGuest, private Vsock
   std::array<Chain, VsockConnection::kMaxBurst> buffers_;
   bool receives_soon_ = false;  // serve_receive() comes in this turn anyway
   Connections connections_;
+  LastBytes last_bytes_;                // of connections that are gone
   std::deque<VsockConnection*> ready_;  // have a packet; each once, served in turn
   std::deque<VsockKey> loose_resets_;
   uint32_t next_host_port_ = 1U << 30;

@@ -251,11 +251,91 @@ TEST_F(VsockTest, shutdown_of_the_guest_waits_for_its_bytes) {
   EXPECT_EQ(packets[0].op(), Op::Reset);
 }
 
+TEST_F(VsockTest, bytes_of_a_connection_that_the_guest_resets_are_delivered) {
+  FakePeer& peer = connect();
+  peer.room = 2;
+  send(Op::Data, "bytes");
+  send(Op::Reset);
+  EXPECT_TRUE(settle().empty());
+  EXPECT_TRUE(peer.is_alive);
+  EXPECT_EQ(device.connections(), 1U);  // or a guest could have any number of them
+  EXPECT_EQ(device.undelivered_bytes(), 3U);
+  peer.room = 2;
+  (void)settle();
+  EXPECT_EQ(device.undelivered_bytes(), 1U);
+  peer.room = 100;
+  (void)settle();
+  EXPECT_EQ(peer.from_guest, "bytes");
+  EXPECT_FALSE(peer.is_alive);
+  EXPECT_EQ(device.connections(), 0U);
+}
+
+TEST_F(VsockTest, bytes_are_delivered_though_the_device_is_reset) {
+  FakePeer& peer = connect();
+  peer.room = 0;
+  send(Op::Data, "bytes");
+  device.reset();
+  EXPECT_TRUE(peer.is_alive);
+  peer.room = 100;
+  peer.poll();
+  EXPECT_EQ(peer.from_guest, "bytes");
+  EXPECT_FALSE(peer.is_alive);
+  device.activate(active);
+}
+
+TEST_F(VsockTest, finish_takes_what_the_guest_has_sent_and_waits_for_its_readers) {
+  FakePeer& slow = connect();
+  slow.room = 0;
+  send(Op::Data, "waits, ");
+  Header header{.src_cid = kCid, .dst_cid = 2, .src_port = kGuestPort, .dst_port = kHostPort};
+  header.op = static_cast<uint16_t>(Op::Data);
+  header.len = 7;
+  memory->store(kOut, header);
+  memory->write(kOut + sizeof(Header), std::as_bytes(std::span("unseen", 7)));
+  transmit.add({kOut, sizeof(Header) + 7, false});
+  transmit.publish();
+  int done = 0;
+  device.finish([&] { ++done; });
+  EXPECT_EQ(device.undelivered_bytes(), 14U);
+  EXPECT_EQ(done, 0);
+  slow.room = 100;
+  slow.poll();
+  EXPECT_EQ(slow.from_guest, std::string("waits, unseen\0", 14));
+  EXPECT_FALSE(slow.is_alive);
+  EXPECT_EQ(done, 1);
+  device.finish([&] { ++done; });
+  EXPECT_EQ(done, 2);
+}
+
+TEST_F(VsockTest, finish_does_not_wait_for_a_reader_that_is_gone) {
+  FakePeer& peer = connect();
+  peer.room = 0;
+  send(Op::Data, "bytes");
+  int done = 0;
+  device.finish([&] { ++done; });
+  peer.is_broken = true;
+  peer.room = 1;
+  peer.poll();
+  EXPECT_EQ(done, 1);
+  EXPECT_EQ(device.undelivered_bytes(), 0U);
+}
+
 TEST_F(VsockTest, broken_stream_resets_the_connection) {
   FakePeer& peer = connect();
   peer.is_broken = true;
   send(Op::Data, "x");
   EXPECT_EQ(settle().back().op(), Op::Reset);
+  EXPECT_EQ(device.connections(), 0U);
+}
+
+TEST_F(VsockTest, stream_that_breaks_with_bytes_under_way_is_not_kept_for_them) {
+  FakePeer& peer = connect();
+  peer.room = 0;
+  send(Op::Data, "bytes");
+  peer.is_broken = true;
+  peer.poll();
+  EXPECT_EQ(settle().back().op(), Op::Reset);
+  EXPECT_FALSE(peer.is_alive);
   EXPECT_EQ(device.connections(), 0U);
 }
 

@@ -99,6 +99,7 @@ void Guest::step(FuzzInput& input) {
       break;
     case 6:
       (void)device.save();
+      if (input.below(8) == 0) device.finish([] {});
       break;
     default:
       if (host.peers.size() < kMaxPeers && host.guest != nullptr) {

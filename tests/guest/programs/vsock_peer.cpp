@@ -6,6 +6,10 @@
 //   vsock_peer answer PORT       the same with whoever connects first
 //   vsock_peer storm PORT COUNT  opens COUNT connections to the host at once, sends a line on each
 //                                and wants it back; prints how many were right
+//   vsock_peer fill PORT         sends to the host until nothing goes any more; prints how many
+//   bytes
+//                                went, of the pattern 0, 1, ... 250, 0, ...
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -127,6 +131,23 @@ int storm(unsigned port, int count) {
   return 0;
 }
 
+int fill(unsigned port) {
+  const int fd = connect_to(VMADDR_CID_HOST, port);
+  ::fcntl(fd, F_SETFL, O_NONBLOCK);
+  char pattern[251 * 64];
+  for (size_t i = 0; i < sizeof(pattern); ++i) pattern[i] = static_cast<char>(i % 251);
+  size_t sent = 0;
+  pollfd polled{fd, POLLOUT, 0};
+  while (::poll(&polled, 1, 500) > 0) {
+    const size_t start = sent % 251;
+    const ssize_t done = ::write(fd, pattern + start, sizeof(pattern) - start);
+    if (done < 0 && errno != EAGAIN) return 1;
+    sent += done < 0 ? 0 : static_cast<size_t>(done);
+  }
+  std::printf("%zu\n", sent);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -138,9 +159,11 @@ int main(int argc, char** argv) {
     return exchange(connect_to(cid, port));
   }
   if (verb == "answer" && argc == 3) return exchange(::accept(listen_on(port), nullptr, nullptr));
+  if (verb == "fill" && argc == 3) return fill(port);
   if (verb == "storm" && argc == 4) return storm(port, std::atoi(argv[3]));
   std::fputs(
-      "usage: vsock_peer echo PORT COUNT | call PORT [CID] | answer PORT | storm PORT COUNT\n",
+      "usage: vsock_peer echo PORT COUNT | call PORT [CID] | answer PORT | storm PORT COUNT | fill "
+      "PORT\n",
       stderr);
   return 2;
 }
