@@ -330,9 +330,10 @@ void Runner::watch_delivery(uint64_t undelivered) {
     if (phase_ == Phase::Over) return;
     const uint64_t left = vm_->undelivered_bytes();
     if (left < undelivered) return watch_delivery(left);
-    give_up(outcome_.status,
-            fmt::format("--vsock: {} bytes of the guest are lost: nobody took them for {} s", left,
-                        kDeliveryLimit.count()));
+    give_up(
+        outcome_.status,
+        fmt::format("{} bytes that the guest sent over vsock are lost: nobody took them for {} s",
+                    left, kDeliveryLimit.count()));
   });
 }
 
