@@ -44,13 +44,12 @@ class VsockCase(GuestCase):
         with open(PEER, "rb") as file:
             self.program = file.read()
 
-    def start(self, *arguments, vsock=None):
+    def start(self, *arguments, vsock=None, **streams):
         script = INSTALL.format(size=len(self.program), arguments=" ".join(map(str, arguments)))
         options = os.environ.get("TRAPEZE_TEST_OPTIONS", "").split()
         process = subprocess.Popen(
             [PROGRAM, "run", "--vsock", vsock or self.path, *options, "--", "sh", "-c", script],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.addCleanup(process.stderr.close)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, **streams)
         self.addCleanup(process.stdin.close)
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)
@@ -156,8 +155,9 @@ class Vsock(VsockCase):
         self.assertEqual((process.returncode, stdout), (0, b"got %d\n" % len(data)))
         self.assertTrue(seen == [data])
 
-    def fill_a_slow_reader(self, can_read):
-        """A guest that ends when nothing goes to its reader any more; that starts by `can_read`."""
+    def fill_a_slow_reader(self):
+        """A guest that ends when nothing goes to its reader any more; what makes that read, and whether it got all."""
+        can_read = threading.Event()
         seen = []
         has_read = threading.Event()
 
@@ -171,15 +171,15 @@ class Vsock(VsockCase):
                 has_read.set()
 
         self.listen(take)
-        process = self.start("fill", PORT)
+        process = self.start("fill", PORT, stderr=subprocess.PIPE)
+        self.addCleanup(process.stderr.close)
         sent = int(process.stdout.readline())
         self.assertGreater(sent, 256 << 10)
         pattern = (bytes(range(251)) * (sent // 251 + 1))[:sent]
-        return process, lambda: has_read.wait(LIMIT) and seen[0] == pattern
+        return process, can_read, lambda: has_read.wait(LIMIT) and seen[0] == pattern
 
     def test_bytes_for_a_slow_reader_outlive_the_machine(self):
-        can_read = threading.Event()
-        process, has_all = self.fill_a_slow_reader(can_read)
+        process, can_read, has_all = self.fill_a_slow_reader()
         with self.assertRaises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
         can_read.set()
@@ -187,16 +187,14 @@ class Vsock(VsockCase):
         self.assertTrue(has_all())
 
     def test_reader_that_takes_nothing_is_given_up(self):
-        can_read = threading.Event()
-        process, has_all = self.fill_a_slow_reader(can_read)
+        process, can_read, has_all = self.fill_a_slow_reader()
         self.assertEqual(process.wait(timeout=LIMIT), 0)
         can_read.set()
         self.assertFalse(has_all())
         self.assertRegex(process.stderr.read().decode(), r"\d+ bytes that the guest sent over vsock are lost")
 
     def test_signal_ends_the_wait_for_a_slow_reader(self):
-        can_read = threading.Event()
-        process, _ = self.fill_a_slow_reader(can_read)
+        process, can_read, _ = self.fill_a_slow_reader()
         with self.assertRaises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
         process.terminate()

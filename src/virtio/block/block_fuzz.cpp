@@ -103,8 +103,5 @@ void Guest::step(FuzzInput& input) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace trapeze;
   static const std::unique_ptr<EventLoop> loop = std::move(EventLoop::create()).value();
-  FuzzInput input(data, size);
-  Guest guest(*loop, input);
-  run_fuzz_rounds(guest, input);
-  return 0;
+  return fuzz_device<Guest>(data, size, *loop);
 }

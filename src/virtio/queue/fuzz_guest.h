@@ -110,15 +110,18 @@ class FuzzRings {
   std::optional<ActiveState> active_;
 };
 
-// Some lives of a device, each of some steps. `Guest` has `rings`, `device`, start() and
-// step(FuzzInput&).
-template <typename Guest>
-void run_fuzz_rounds(Guest& guest, FuzzInput& input) {
+// Some lives of a device, each of some steps: all of LLVMFuzzerTestOneInput(). `Guest` has `rings`,
+// `device`, start() and step(FuzzInput&), and is made of `others` and the input.
+template <typename Guest, typename... Others>
+int fuzz_device(const uint8_t* data, size_t size, Others&... others) {
+  FuzzInput input(data, size);
+  Guest guest(others..., input);
   for (int round = 0; round < 3 && !input.is_empty(); ++round) {
     guest.start();
     for (int i = 0; i < 100 && !input.is_empty(); ++i) guest.step(input);
     guest.device.reset();
   }
+  return 0;
 }
 
 }  // namespace trapeze

@@ -29,14 +29,12 @@ VsockConnection::~VsockConnection() {
 }
 
 void VsockConnection::leave_rest(LastBytes& to) {
-  if (waiting_done_ == waiting_.size()) return;
-  waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(waiting_done_));
+  if (waiting_.is_empty()) return;
   to.add(std::move(stream_), std::move(waiting_));
 }
 
 void VsockConnection::fail() {
   waiting_.clear();  // nobody is there to take it
-  waiting_done_ = 0;
   queue(kReset);
 }
 
@@ -84,11 +82,10 @@ bool VsockConnection::handle(const vsock::Header& header, std::span<const iovec>
 
 bool VsockConnection::take_data(uint32_t bytes, std::span<const iovec> data) {
   // The guest knows how much room there is (§5.10.6.3.1).
-  const size_t stored = waiting_.size() - waiting_done_;
-  if (bytes > kBufferBytes - stored) return false;
+  if (bytes > kBufferBytes - waiting_.size()) return false;
   metrics_.guest_to_host_bytes.add(bytes);
   size_t done = 0;
-  if (stored == 0) {
+  if (waiting_.is_empty()) {
     const auto outcome = stream_->write(data);
     done = outcome.bytes;
     forwarded_ += static_cast<uint32_t>(done);
@@ -97,12 +94,7 @@ bool VsockConnection::take_data(uint32_t bytes, std::span<const iovec> data) {
       return true;
     }
   }
-  for (const iovec& part : data) {
-    const size_t skipped = std::min(done, part.iov_len);
-    done -= skipped;
-    const auto* from = static_cast<const std::byte*>(part.iov_base);
-    waiting_.insert(waiting_.end(), from + skipped, from + part.iov_len);
-  }
+  waiting_.append(data, done);
   tell_room();
   return true;
 }
@@ -113,30 +105,16 @@ void VsockConnection::tell_room() {
 
 // True when nothing waits any more.
 bool VsockConnection::flush() {
-  while (waiting_done_ < waiting_.size()) {
-    const iovec rest{waiting_.data() + waiting_done_, waiting_.size() - waiting_done_};
-    const auto outcome = stream_->write({&rest, 1});
-    waiting_done_ += outcome.bytes;
-    forwarded_ += static_cast<uint32_t>(outcome.bytes);
-    if (outcome.status == VsockStream::Status::Failed) {
-      fail();
-      break;
-    }
-    if (outcome.bytes == 0) break;
-  }
-  const bool is_empty = waiting_done_ == waiting_.size();
-  // Moved together only when that is cheap for what has gone: not for every small write.
-  if (is_empty || waiting_done_ >= kBufferBytes / 2) {
-    waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(waiting_done_));
-    waiting_done_ = 0;
-  }
+  const auto outcome = waiting_.write_to(*stream_);
+  forwarded_ += static_cast<uint32_t>(outcome.bytes);
+  if (outcome.status == VsockStream::Status::Failed) fail();
   tell_room();
-  return is_empty;
+  return waiting_.is_empty();
 }
 
 // Passes on what the guest has shut down, once its bytes are through.
 void VsockConnection::maybe_finish() {
-  if (!is_guest_silent_ || waiting_done_ != waiting_.size()) return;
+  if (!is_guest_silent_ || !waiting_.is_empty()) return;
   if (!has_ended_writing_) {
     has_ended_writing_ = true;
     stream_->end_writing();
@@ -154,11 +132,11 @@ uint32_t VsockConnection::guest_credit() const {
 void VsockConnection::pause_or_go_on() {
   const bool can_read = state_ == State::Open && !is_reading_over_ && !is_guest_deaf_ &&
                         guest_credit() != 0 && (pending_ & (kData | kReset)) == 0;
-  stream_->want(can_read, waiting_done_ != waiting_.size());
+  stream_->want(can_read, !waiting_.is_empty());
 }
 
 void VsockConnection::stream_ready() {
-  if (waiting_done_ != waiting_.size() && flush()) maybe_finish();
+  if (!waiting_.is_empty() && flush()) maybe_finish();
   if (state_ == State::Open && !is_reading_over_ && !is_guest_deaf_ && guest_credit() != 0) {
     // Whether there is something shows when there is a buffer for it.
     pending_ = static_cast<uint8_t>(pending_ | kData);

@@ -9,14 +9,13 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
-#include <vector>
 
 #include "virtio/vsock/host.h"
 #include "virtio/vsock/last_bytes.h"
 #include "virtio/vsock/metrics.h"
 #include "virtio/vsock/protocol.h"
+#include "virtio/vsock/waiting_bytes.h"
 
 namespace trapeze {
 
@@ -107,8 +106,7 @@ class VsockConnection final : private VsockStreamListener {
   bool is_guest_deaf_ = false;    // the guest will not receive any more
 
   // Guest to host.
-  std::vector<std::byte> waiting_;  // what the host's side has not taken yet
-  size_t waiting_done_ = 0;
+  WaitingBytes waiting_;
   uint32_t forwarded_ = 0;
   uint32_t told_forwarded_ = 0;   // as the guest last heard
   bool is_guest_silent_ = false;  // the guest will not send any more

@@ -4,7 +4,7 @@
 
 namespace trapeze {
 
-void LastBytes::add(std::unique_ptr<VsockStream> stream, std::vector<std::byte> bytes) {
+void LastBytes::add(std::unique_ptr<VsockStream> stream, WaitingBytes bytes) {
   const auto at = deliveries_.emplace(deliveries_.end());
   at->owner = this;
   at->at = at;
@@ -16,7 +16,7 @@ void LastBytes::add(std::unique_ptr<VsockStream> stream, std::vector<std::byte> 
 
 size_t LastBytes::bytes() const {
   size_t sum = 0;
-  for (const Delivery& delivery : deliveries_) sum += delivery.bytes.size() - delivery.done;
+  for (const Delivery& delivery : deliveries_) sum += delivery.bytes.size();
   return sum;
 }
 
@@ -26,12 +26,8 @@ void LastBytes::when_done(std::function<void()> on_done) {
 }
 
 void LastBytes::go_on(std::list<Delivery>::iterator at) {
-  const iovec rest{at->bytes.data() + at->done, at->bytes.size() - at->done};
-  const auto outcome = at->stream->write({&rest, 1});
-  at->done += outcome.bytes;
-  const bool is_over =
-      at->done == at->bytes.size() || outcome.status == VsockStream::Status::Failed;
-  if (!is_over) return;
+  const auto outcome = at->bytes.write_to(*at->stream);
+  if (!at->bytes.is_empty() && outcome.status != VsockStream::Status::Failed) return;
   deliveries_.erase(at);
   if (deliveries_.empty() && on_done_) std::exchange(on_done_, nullptr)();
 }

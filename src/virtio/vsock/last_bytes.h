@@ -7,15 +7,15 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <vector>
 
 #include "virtio/vsock/host.h"
+#include "virtio/vsock/waiting_bytes.h"
 
 namespace trapeze {
 
 class LastBytes {
  public:
-  void add(std::unique_ptr<VsockStream> stream, std::vector<std::byte> bytes);
+  void add(std::unique_ptr<VsockStream> stream, WaitingBytes bytes);
   size_t streams() const { return deliveries_.size(); }
   size_t bytes() const;
   // Called once: when nothing is left, at once if that is so already.
@@ -27,8 +27,7 @@ class LastBytes {
     LastBytes* owner = nullptr;
     std::list<Delivery>::iterator at;
     std::unique_ptr<VsockStream> stream;
-    std::vector<std::byte> bytes;
-    size_t done = 0;
+    WaitingBytes bytes;
   };
 
   void go_on(std::list<Delivery>::iterator at);

@@ -94,9 +94,5 @@ void Guest::step(FuzzInput& input) {
 }  // namespace trapeze
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace trapeze;
-  FuzzInput input(data, size);
-  Guest guest(input);
-  run_fuzz_rounds(guest, input);
-  return 0;
+  return trapeze::fuzz_device<trapeze::Guest>(data, size);
 }

@@ -7,8 +7,7 @@
 //   vsock_peer storm PORT COUNT  opens COUNT connections to the host at once, sends a line on each
 //                                and wants it back; prints how many were right
 //   vsock_peer fill PORT         sends to the host until nothing goes any more; prints how many
-//   bytes
-//                                went, of the pattern 0, 1, ... 250, 0, ...
+//                                bytes went, of the pattern 0, 1, ... 250, 0, ...
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <poll.h>
