@@ -221,6 +221,8 @@ void AgentSession::handle_frame(const agent::FrameHeader& header,
 
 void AgentSession::started() {
   state_ = State::Running;
+  // Its output comes another way, and may be seen before this.
+  if (early_size_) resize(early_size_->rows, early_size_->columns);
   listener_.command_started();
   start_stdin();
 }
@@ -254,9 +256,12 @@ void AgentSession::send_signal(int number) {
 }
 
 void AgentSession::resize(uint16_t rows, uint16_t columns) {
-  if (state_ != State::Running) return;
   const agent::WindowSize size{.rows = rows, .columns = columns};
-  send_frame(agent::FrameType::WindowSize, bytes_of_value(size));
+  if (state_ == State::Running) {
+    send_frame(agent::FrameType::WindowSize, bytes_of_value(size));
+  } else {
+    early_size_ = size;
+  }
 }
 
 void AgentSession::power_off() { send_frame(agent::FrameType::PowerOff, {}); }

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,7 @@ class AgentSession {
 
   // Ignored while there is no command.
   void send_signal(int number);
+  // A size from before the command is there is told when it has started.
   void resize(uint16_t rows, uint16_t columns);
   void power_off();
 
@@ -130,6 +132,7 @@ class AgentSession {
   std::vector<std::byte> incoming_;
   agent::Exited exited_;
   uint64_t stdin_sent_ = 0;
+  std::optional<agent::WindowSize> early_size_;
   const bool has_escape_;
   unsigned escapes_seen_ = 0;
   Port control_port_{*this, agent::PortRole::Control};

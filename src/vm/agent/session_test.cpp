@@ -275,6 +275,20 @@ TEST_F(AgentSessionTest, SignalsBeforeTheCommandRuns_AreNotSent) {
                                         agent::FrameType::WindowSize}));
 }
 
+TEST_F(AgentSessionTest, SizeFromBeforeTheCommandRuns_IsToldWhenItDoes) {
+  session_->resize(10, 20);
+  greet();
+  guest_frame(agent::FrameType::Ready);
+  session_->resize(30, 90);
+  EXPECT_EQ(host_frames(), (std::vector{agent::FrameType::Exec}));
+  guest_frame(agent::FrameType::Started, agent::Started{.pid = 2});
+  EXPECT_EQ(host_frames(), (std::vector{agent::FrameType::Exec, agent::FrameType::WindowSize}));
+  const auto& bytes = guests_[0].received;
+  const auto size = load_le<agent::WindowSize>(bytes, bytes.size() - sizeof(agent::WindowSize));
+  EXPECT_EQ(size.rows, 30);
+  EXPECT_EQ(size.columns, 90);
+}
+
 TEST_F(AgentSessionTest, EscapeOnATerminal_IsNoticed) {
   start({.argv = {}, .env = {}, .working_directory = "", .on_terminal = true});
   run_to_started();
